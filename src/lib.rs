@@ -1,0 +1,10 @@
+//! Trigate: an L7 reverse-proxy gateway data plane.
+
+pub mod compile;
+pub mod filter;
+pub mod host;
+pub mod reply;
+pub mod routing;
+pub mod stats;
+pub mod tls;
+pub mod upstream;

@@ -1,0 +1,144 @@
+//! A compiled rule: what to do with a request that it matched.
+
+use crate::filter::Filters;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The place of a cluster in its revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub u32);
+
+/// The route a rule comes from; shared by its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `HTTPRoute` or `GRPCRoute`.
+    pub kind: &'static str,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Which rule of which route: `httproute/<namespace>/<name>/rule/<index>` when printed, which is the cluster
+/// name that Envoy Gateway gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleName {
+    pub route: Arc<Route>,
+    pub index: usize,
+    /// `rules[].name`, where the user gave one.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Route { kind, namespace, name } = &*self.route;
+        write!(f, "{}/{namespace}/{name}/rule/{}", kind.to_ascii_lowercase(), self.index)
+    }
+}
+
+/// What a rule does.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub name: RuleName,
+    pub filters: Filters,
+    pub backends: Backends,
+    pub timeouts: Timeouts,
+}
+
+/// The time limits of a rule; `None` is no limit (`0s` in the Gateway API).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the request's head to the response's last byte.
+    pub request: Option<Duration>,
+    /// The same for one try.
+    pub backend_request: Option<Duration>,
+}
+
+/// Where a rule sends its requests, by weight.
+#[derive(Debug, Clone, Default)]
+pub struct Backends {
+    /// The cluster that all of the rule's backends belong to; `None` when not one of them can be used.
+    cluster: Option<ClusterId>,
+    entries: Box<[Backend]>,
+    /// The sum of all weights.
+    total: u32,
+}
+
+/// One `backendRef`.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its share of the sum of all weights; 0 gets nothing.
+    pub weight: u32,
+    /// Applied after the rule's filters.
+    pub filters: Filters,
+    /// Its place in the cluster; `None` when the reference is not valid, which answers 500 for its share.
+    pub index: Option<u16>,
+}
+
+impl Backends {
+    /// Backends of one cluster. Their weights add up without overflow: the Gateway API allows 16 of at most
+    /// 1,000,000, and `compile` refuses more.
+    pub fn new(cluster: Option<ClusterId>, entries: Vec<Backend>) -> Self {
+        let total = entries.iter().fold(0u32, |sum, backend| sum.saturating_add(backend.weight));
+        Self { cluster, entries: entries.into(), total }
+    }
+
+    /// The cluster of the rule.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// All backends, in the order written.
+    pub fn entries(&self) -> &[Backend] {
+        &self.entries
+    }
+
+    /// The backend for this request, by a number that is uniform over all `u32`; `None` when all weights are 0.
+    pub fn choose(&self, random: impl FnOnce() -> u32) -> Option<&Backend> {
+        if let [only] = &*self.entries {
+            return (only.weight > 0).then_some(only);
+        }
+        // Scaling by multiplication is uniform to within 2^-32 and needs no division.
+        let mut point = (u64::from(if self.total == 0 { return None } else { random() })
+            * u64::from(self.total)
+            >> 32) as u32;
+        self.entries.iter().find(|backend| {
+            let hit = point < backend.weight;
+            point = point.wrapping_sub(backend.weight);
+            hit
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backends(weights: &[u32]) -> Backends {
+        let entries = weights
+            .iter()
+            .enumerate()
+            .map(|(i, &weight)| Backend { weight, filters: Filters::default(), index: Some(i as u16) })
+            .collect();
+        Backends::new(Some(ClusterId(0)), entries)
+    }
+
+    #[test]
+    fn weights_hold_over_all_random_numbers() {
+        let backends = backends(&[1, 0, 2, 7]);
+        let mut hits = [0u32; 4];
+        for step in 0..10_000u32 {
+            let backend = backends.choose(|| step.wrapping_mul(u32::MAX / 10_000)).expect("a weight above 0");
+            hits[usize::from(backend.index.expect("valid"))] += 1;
+        }
+        for (hit, want) in hits.iter().zip([1000, 0, 2000, 7000]) {
+            assert!(hit.abs_diff(want) <= 1, "{hits:?}");
+        }
+    }
+
+    #[test]
+    fn without_weight_nothing_is_chosen() {
+        for weights in [&[][..], &[0], &[0, 0]] {
+            assert!(backends(weights).choose(|| 7).is_none(), "{weights:?}");
+        }
+    }
+}

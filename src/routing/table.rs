@@ -1,0 +1,133 @@
+//! The table of a revision, and the one look-up that every request makes.
+
+use super::{PathIndex, Rule, SocketId};
+use crate::host::HostIndex;
+use crate::reply::Reply;
+use http::{HeaderMap, Method};
+use std::sync::Arc;
+
+/// What of a request decides who serves it. Host and path are normalised already.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// `Host` or `:authority`, lower case, without port and trailing dot.
+    pub host: &'a str,
+    /// The server name of the TLS handshake, lower case; `None` on a cleartext connection, empty when the
+    /// client sent none.
+    pub server_name: Option<&'a str>,
+    /// Without the query.
+    pub path: &'a str,
+    /// Without its `?`.
+    pub query: &'a str,
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+}
+
+/// The rule that serves a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    pub rule: &'a Arc<Rule>,
+    /// The length of the path prefix that the rule matched, without a trailing slash.
+    pub matched: usize,
+}
+
+/// All that routes a request, of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct RoutingTable {
+    /// Sorted by id; a gateway has few.
+    sockets: Vec<(SocketId, SocketTable)>,
+    rules: Vec<Arc<Rule>>,
+}
+
+/// The listeners that share a port of a gateway.
+#[derive(Debug, Clone, Default)]
+pub struct SocketTable {
+    listeners: Vec<Listener>,
+    by_host: HostIndex<usize>,
+}
+
+/// A listener of the Gateway API, with the routes attached to it.
+#[derive(Debug, Clone, Default)]
+pub struct Listener {
+    /// `namespace/gateway/listener`, for dumps and logs.
+    pub name: String,
+    /// Whether GRPCRoutes are attached: an unknown method is then answered by `UNIMPLEMENTED`.
+    pub grpc: bool,
+    pub hosts: HostIndex<PathIndex>,
+}
+
+impl RoutingTable {
+    /// A table of these sockets and rules. The indexes in each [`PathIndex`] are places in `rules`.
+    pub fn new(mut sockets: Vec<(SocketId, SocketTable)>, rules: Vec<Arc<Rule>>) -> Self {
+        sockets.sort_by_key(|(id, _)| *id);
+        for (_, socket) in &mut sockets {
+            socket.listeners.iter_mut().flat_map(|l| l.hosts.values_mut()).for_each(PathIndex::seal);
+        }
+        Self { sockets, rules }
+    }
+
+    /// The socket's listeners.
+    pub fn socket(&self, id: SocketId) -> Option<&SocketTable> {
+        self.sockets.iter().find(|(socket, _)| *socket == id).map(|(_, table)| table)
+    }
+
+    /// All sockets, sorted by id.
+    pub fn sockets(&self) -> &[(SocketId, SocketTable)] {
+        &self.sockets
+    }
+
+    /// All rules.
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// The rule that serves the request on this socket.
+    ///
+    /// The most specific listener for the host alone answers (listener isolation); within it rules of the
+    /// more specific host name go first, and a request that none of them matches falls to the next one.
+    ///
+    /// # Errors
+    /// [`Reply::Misdirected`] when the TLS connection was opened for another listener's name, else
+    /// [`Reply::NoRoute`].
+    pub fn find(&self, socket: SocketId, request: &Request<'_>) -> Result<Found<'_>, Reply> {
+        let table = self.socket(socket).ok_or(Reply::NoRoute)?;
+        let listener = table.by_host.best(request.host).copied();
+        if let Some(name) = request.server_name
+            && name != request.host
+            && table.by_host.best(name).copied() != listener
+        {
+            return Err(Reply::Misdirected);
+        }
+        let listener = &table.listeners[listener.ok_or(Reply::NoRoute)?];
+        listener
+            .hosts
+            .covering(request.host)
+            .find_map(|paths| paths.find(request.path, request.query, request.method, request.headers))
+            .map(|(rule, matched)| Found { rule: &self.rules[rule as usize], matched })
+            .ok_or(Reply::NoRoute)
+    }
+
+    /// The listener that answers for this host on this socket.
+    pub fn listener(&self, socket: SocketId, host: &str) -> Option<&Listener> {
+        let table = self.socket(socket)?;
+        table.by_host.best(host).map(|&index| &table.listeners[index])
+    }
+}
+
+impl SocketTable {
+    /// Adds a listener for a host pattern that no other listener of the socket has.
+    pub fn insert(&mut self, pattern: &crate::host::HostPattern, listener: Listener) {
+        let index = self.listeners.len();
+        self.listeners.push(listener);
+        self.by_host.entry(pattern, || index);
+    }
+
+    /// All listeners, in the order of insertion.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Listener host patterns with the places of their listeners.
+    pub fn hosts(&self) -> impl Iterator<Item = (crate::host::HostPattern, usize)> {
+        self.by_host.iter().map(|(pattern, &index)| (pattern, index))
+    }
+}
