@@ -1,10 +1,15 @@
 //! Trigate: an L7 reverse-proxy gateway data plane.
 
 pub mod compile;
+pub mod config;
 pub mod filter;
 pub mod host;
+pub mod live;
+pub mod proxy;
 pub mod reply;
 pub mod routing;
 pub mod stats;
+pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod wire;

@@ -53,6 +53,16 @@ pub struct Timeouts {
     pub backend_request: Option<Duration>,
 }
 
+impl Timeouts {
+    /// What limits a request of which there is one try.
+    pub fn shortest(self) -> Option<Duration> {
+        match (self.request, self.backend_request) {
+            (Some(request), Some(backend_request)) => Some(request.min(backend_request)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
 /// Where a rule sends its requests, by weight.
 #[derive(Debug, Clone, Default)]
 pub struct Backends {

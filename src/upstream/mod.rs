@@ -2,9 +2,24 @@
 //!
 //! `spec` is what `compile` says a cluster should be; the other files are what is running.
 
+mod client_tls;
+mod cluster;
+mod connect;
+mod endpoint;
+mod http2;
+mod resolve;
+mod session;
 mod spec;
+mod stats;
 
+pub use client_tls::ClientTlsError;
+pub use cluster::{Backend, Channel, Cluster, Clusters};
+pub use connect::{ConnectError, Pool};
+pub use endpoint::{Active, Endpoint, EndpointSet};
+pub use resolve::Resolver;
+pub use session::{Event, Upstream, UpstreamError};
 pub use spec::{
     Address, BackendSpec, ClusterSpec, EndpointSpec, EndpointsKey, EndpointsSpec, Protocol, Roots,
     SubjectAltName, TlsSpec,
 };
+pub use stats::ClusterStats;

@@ -1,0 +1,41 @@
+//! Where control path and data path meet: the revision that serves, and the place that holds it.
+
+use crate::routing::{RoutingTable, SocketId};
+use crate::tls::TlsSocket;
+use crate::upstream::Cluster;
+use arc_swap::ArcSwapOption;
+use std::sync::Arc;
+
+/// All that a request reads, of one moment. A request keeps the revision that it began with.
+#[derive(Debug)]
+pub struct Revision {
+    /// Counted from 1.
+    pub number: u64,
+    pub table: RoutingTable,
+    /// In the order of `routing::ClusterId`.
+    pub clusters: Vec<Arc<Cluster>>,
+    pub tls: Vec<(SocketId, Arc<TlsSocket>)>,
+}
+
+impl Revision {
+    /// The certificates of a socket that speaks TLS.
+    pub fn tls(&self, id: SocketId) -> Option<&Arc<TlsSocket>> {
+        self.tls.iter().find(|(socket, _)| *socket == id).map(|(_, tls)| tls)
+    }
+}
+
+/// The revision of this moment. Only `control` installs one.
+#[derive(Debug, Default)]
+pub struct Live(ArcSwapOption<Revision>);
+
+impl Live {
+    /// The revision, or `None` before the first one.
+    pub fn load(&self) -> Option<Arc<Revision>> {
+        self.0.load_full()
+    }
+
+    /// From now on requests begin with this revision.
+    pub fn install(&self, revision: Revision) {
+        self.0.store(Some(Arc::new(revision)));
+    }
+}

@@ -1,0 +1,298 @@
+//! The request's head as the upstream gets it: hop-by-hop fields gone, forwarding fields set by whom is trusted.
+
+use super::Gateway;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use std::net::IpAddr;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Fields that end at this hop whatever `Connection` says (RFC 9110 7.6.1, RFC 9113 8.2.2). `Transfer-Encoding`
+/// is not among them: the framing of what is sent on is decided elsewhere.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    UPGRADE,
+];
+
+/// Fields that say who the client is; from a peer that is not trusted they are lies.
+const CLAIMS: [HeaderName; 6] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-client-cert"),
+];
+
+/// Who sent a request, as far as headers tell it.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// The address that the connection came from.
+    pub peer: IpAddr,
+    pub tls: bool,
+    /// The host that was asked for, as it stood in the request.
+    pub host: &'a HeaderValue,
+}
+
+/// Prepares the request's head for the upstream. Returns the client's address.
+///
+/// # Errors
+/// When the header section would grow too large.
+pub fn prepare_request(head: &mut RequestHeader, gateway: &Gateway, hop: Hop<'_>) -> Result<IpAddr> {
+    let client = client_address(&head.headers, gateway, hop.peer);
+    remove_hop_by_hop_request(head);
+    remove_envoy_fields(head);
+    if gateway.trusted_hops == 0 && !gateway.trusts(hop.peer) {
+        for name in &CLAIMS {
+            head.remove_header(name);
+        }
+        head.remove_header(&X_REQUEST_ID);
+        head.remove_header(&X_FORWARDED_PROTO);
+    }
+    append_forwarded_for(head, hop.peer)?;
+    if !head.headers.contains_key(&X_FORWARDED_PROTO) {
+        let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
+        head.insert_header(X_FORWARDED_PROTO, scheme)?;
+    }
+    if !head.headers.contains_key(&X_FORWARDED_HOST) {
+        head.insert_header(X_FORWARDED_HOST, hop.host.clone())?;
+    }
+    if !head.headers.contains_key(&X_REQUEST_ID) {
+        head.insert_header(X_REQUEST_ID, request_id())?;
+    }
+    Ok(client)
+}
+
+/// The client: the peer, or what the proxies that are trusted say of it.
+fn client_address(headers: &HeaderMap, gateway: &Gateway, peer: IpAddr) -> IpAddr {
+    if let Some(hops) = usize::from(gateway.trusted_hops).checked_sub(1) {
+        return entries_from_the_right(headers).nth(hops).flatten().unwrap_or(peer);
+    }
+    let mut client = peer;
+    let mut entries = entries_from_the_right(headers);
+    // What is no address ends what can be believed.
+    while gateway.trusts(client)
+        && let Some(Some(address)) = entries.next()
+    {
+        client = address;
+    }
+    client
+}
+
+fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .rev()
+        .flat_map(|line| line.to_str().unwrap_or_default().rsplit(','))
+        .map(|entry| entry.trim().parse().ok())
+}
+
+fn append_forwarded_for(head: &mut RequestHeader, peer: IpAddr) -> Result<()> {
+    use std::fmt::Write;
+    let mut value = String::with_capacity(48);
+    for line in head.headers.get_all(&X_FORWARDED_FOR) {
+        if let Ok(line) = line.to_str() {
+            value.push_str(line);
+            value.push_str(", ");
+        }
+    }
+    let _ = write!(value, "{peer}");
+    head.insert_header(X_FORWARDED_FOR, value)
+}
+
+/// A version 4 UUID. It names a request in logs and keeps no secret, so a fast generator will do.
+fn request_id() -> String {
+    let random = fastrand::u128(..);
+    let random = random & !(0xf << 76) | 4 << 76;
+    let random = random & !(0x3 << 62) | 2 << 62;
+    let hex = format!("{random:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Removes `x-envoy-*`, which only a gateway in front of an upstream may set.
+fn remove_envoy_fields(head: &mut RequestHeader) {
+    let is_envoy = |name: &&HeaderName| name.as_str().starts_with("x-envoy-");
+    while let Some(name) = head.headers.keys().find(is_envoy).cloned() {
+        head.remove_header(&name);
+    }
+}
+
+fn remove_hop_by_hop_request(head: &mut RequestHeader) {
+    for name in nominated(&head.headers) {
+        head.remove_header(&name);
+    }
+    for name in &HOP_BY_HOP {
+        head.remove_header(name);
+    }
+    // Only that trailers are welcome may go on (RFC 9110 10.1.4); gRPC servers ask for it.
+    if let Some(te) = head.headers.get(TE) {
+        let trailers =
+            te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
+        head.remove_header(&TE);
+        if trailers {
+            let _ = head.insert_header(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Removes from a response what ends at this hop.
+pub fn remove_hop_by_hop_response(head: &mut ResponseHeader) {
+    for name in nominated(&head.headers) {
+        head.remove_header(&name);
+    }
+    for name in &HOP_BY_HOP {
+        head.remove_header(name);
+    }
+    head.remove_header(&TRANSFER_ENCODING);
+}
+
+/// The fields that `Connection` names, without those whose removal would change who or what the message is.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for line in headers.get_all(CONNECTION) {
+        let Ok(line) = line.to_str() else { continue };
+        // The usual values name no field.
+        if ["keep-alive", "close", "upgrade"].iter().any(|usual| line.eq_ignore_ascii_case(usual)) {
+            continue;
+        }
+        let fields = line.split(',').filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+        names.extend(
+            fields.filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, TE].contains(name)),
+        );
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::routing::GatewayId;
+
+    fn gateway(trusted_hops: u8, trusted: &[&str]) -> Gateway {
+        Gateway {
+            id: GatewayId(0),
+            name: "external".into(),
+            trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+            trusted_hops,
+            limits: Limits::default(),
+        }
+    }
+
+    fn request(fields: &[(&'static str, &'static str)]) -> RequestHeader {
+        let mut head = RequestHeader::build_no_case("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    fn prepared(
+        gateway: &Gateway,
+        peer: &str,
+        fields: &[(&'static str, &'static str)],
+    ) -> (IpAddr, RequestHeader) {
+        let mut head = request(fields);
+        let host = HeaderValue::from_static("a.test");
+        let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host };
+        let client = prepare_request(&mut head, gateway, hop).unwrap();
+        (client, head)
+    }
+
+    fn text<'a>(head: &'a RequestHeader, name: &str) -> &'a str {
+        head.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_who_he_is() {
+        let gateway = gateway(0, &["10.0.0.0/8"]);
+        let (client, head) = prepared(
+            &gateway,
+            "203.0.113.9",
+            &[
+                ("x-forwarded-for", "6.6.6.6"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "evil.test"),
+                ("x-real-ip", "6.6.6.6"),
+                ("x-request-id", "mine"),
+                ("x-envoy-original-path", "/admin"),
+            ],
+        );
+        assert_eq!(client, IpAddr::from([203, 0, 113, 9]));
+        assert_eq!(text(&head, "x-forwarded-for"), "203.0.113.9");
+        assert_eq!(text(&head, "x-forwarded-proto"), "https");
+        assert_eq!(text(&head, "x-forwarded-host"), "a.test");
+        assert_eq!(text(&head, "x-real-ip"), "");
+        assert_ne!(text(&head, "x-request-id"), "mine");
+        assert_eq!(text(&head, "x-envoy-original-path"), "");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_up_to_the_first_stranger() {
+        let gateway = gateway(0, &["10.0.0.0/8"]);
+        for (forwarded, want) in [
+            ("6.6.6.6, 203.0.113.7", "203.0.113.7"),
+            ("203.0.113.7, 10.1.1.1", "203.0.113.7"),
+            ("10.2.2.2, 10.1.1.1", "10.2.2.2"),
+            ("203.0.113.7, unknown", "10.0.0.1"),
+            ("", "10.0.0.1"),
+        ] {
+            let fields =
+                [("x-forwarded-for", forwarded), ("x-request-id", "kept"), ("x-forwarded-proto", "http")];
+            let (client, head) = prepared(&gateway, "10.0.0.1", &fields);
+            assert_eq!(client.to_string(), want, "{forwarded}");
+            assert!(text(&head, "x-forwarded-for").ends_with("10.0.0.1"), "{forwarded}");
+            assert_eq!(text(&head, "x-request-id"), "kept");
+            assert_eq!(text(&head, "x-forwarded-proto"), "http");
+        }
+    }
+
+    #[test]
+    fn hops_count_from_the_right() {
+        let gateway = gateway(2, &[]);
+        let (client, _) = prepared(&gateway, "10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 2.2.2.2, 3.3.3.3")]);
+        assert_eq!(client, IpAddr::from([2, 2, 2, 2]));
+    }
+
+    #[test]
+    fn fields_of_the_hop_end_here() {
+        let gateway = gateway(0, &[]);
+        let (_, head) = prepared(
+            &gateway,
+            "10.0.0.1",
+            &[
+                ("connection", "close, X-Secret, Host"),
+                ("x-secret", "1"),
+                ("host", "a.test"),
+                ("keep-alive", "timeout=5"),
+                ("te", "gzip, trailers"),
+                ("upgrade", "h2c"),
+                ("proxy-connection", "close"),
+            ],
+        );
+        let left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        for gone in ["connection", "x-secret", "keep-alive", "upgrade", "proxy-connection"] {
+            assert!(!left.contains(&gone), "{gone} in {left:?}");
+        }
+        assert_eq!((text(&head, "host"), text(&head, "te")), ("a.test", "trailers"));
+    }
+
+    #[test]
+    fn a_request_id_is_a_uuid_of_version_4() {
+        let id = request_id();
+        assert_eq!(id.len(), 36);
+        assert_eq!(id.as_bytes()[14], b'4');
+        assert!(b"89ab".contains(&id.as_bytes()[19]), "{id}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The data path: from a connection to its last response.
+//!
+//! ```text
+//! serve ─┬─ http1::serve ─ head ─┐
+//!        └─ http2::serve ────────┴─▶ exchange::serve: asked ▸ find ▸ filters ▸ backend ▸ reach ▸ pump ▸ answer
+//! ```
+
+mod answer;
+mod downstream;
+mod exchange;
+mod forwarded;
+mod framing;
+mod head;
+mod http1;
+mod http2;
+mod outgoing;
+mod pump;
+mod target;
+
+use crate::config::Limits;
+use crate::live::Live;
+use crate::routing::{GatewayId, SocketId};
+use crate::telemetry::HttpStats;
+use crate::tls::ServerName;
+use crate::upstream::Pool;
+use crate::wire::Wire;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+pub use target::normalise;
+
+/// A gateway, for the life of the process.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    pub id: GatewayId,
+    /// `external`.
+    pub name: String,
+    /// Peers whose forwarding headers and PROXY header are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How many of the last addresses in `X-Forwarded-For` are believed, whoever sends them.
+    pub trusted_hops: u8,
+    pub limits: Limits,
+}
+
+impl Gateway {
+    /// Whether this peer is one of the trusted proxies.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// What is known of a client's connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub socket: SocketId,
+    pub gateway: Arc<Gateway>,
+    /// The client, or what a trusted PROXY header says of it.
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// The name of the TLS handshake, empty when the client sent none; `None` on a cleartext connection.
+    pub server_name: Option<ServerName>,
+    /// Whether ALPN chose HTTP/2.
+    pub http2: bool,
+    pub stats: Arc<HttpStats>,
+}
+
+/// What a worker thread has of its own.
+#[derive(Debug)]
+pub struct Worker {
+    pub live: Arc<Live>,
+    pub pool: Rc<Pool>,
+}
+
+impl Worker {
+    /// A worker without connections. Must run in a `LocalSet`.
+    pub fn new(live: Arc<Live>) -> Rc<Self> {
+        Rc::new(Self { live, pool: Pool::new() })
+    }
+}
+
+/// Serves a connection until it ends. When `shutdown` turns true, what is going on is finished, and the client is
+/// told to come back on another connection.
+pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
+    if connection.http2 {
+        http2::serve(wire, connection, worker, shutdown).await;
+    } else {
+        http1::serve(wire, connection, worker, shutdown).await;
+    }
+}

@@ -1,0 +1,163 @@
+//! The request's head towards the upstream: target, host, framing.
+
+use crate::upstream::Protocol;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri, Version};
+use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType, OrErr, Result};
+
+/// What the upstream is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Normalised, and rewritten where a filter says so.
+    pub path: &'a str,
+    /// With its `?`, or empty.
+    pub query: &'a str,
+    /// The `Host` that the upstream sees.
+    pub host: &'a HeaderValue,
+    pub tls: bool,
+    pub protocol: Protocol,
+    /// Whether the request ends with its head.
+    pub end: bool,
+    /// The `Upgrade` that the client asks for, where the upstream can do it.
+    pub upgrade: Option<&'a HeaderValue>,
+}
+
+/// Makes the head one that the upstream's protocol can carry.
+///
+/// # Errors
+/// When host or path cannot stand in a request of that protocol.
+pub fn address(head: &mut RequestHeader, target: &Target<'_>) -> Result<()> {
+    let path = PathAndQuery::try_from(format!("{}{}", target.path, target.query))
+        .or_err(ErrorType::InvalidHTTPHeader, "the path")?;
+    match target.protocol {
+        Protocol::Http1 => {
+            head.set_version(Version::HTTP_11);
+            head.set_uri(path.into());
+            head.insert_header(HOST, target.host.clone())?;
+            frame(head, target.end)?;
+            if let Some(upgrade) = target.upgrade {
+                head.insert_header(CONNECTION, HeaderValue::from_static("upgrade"))?;
+                head.insert_header(UPGRADE, upgrade.clone())?;
+            }
+        }
+        Protocol::Http2 => {
+            head.set_version(Version::HTTP_2);
+            let authority = Authority::try_from(target.host.as_bytes())
+                .or_err(ErrorType::InvalidHTTPHeader, "the host")?;
+            let scheme = if target.tls { Scheme::HTTPS } else { Scheme::HTTP };
+            let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+            head.set_uri(
+                uri.map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "the target", error))?,
+            );
+            head.remove_header(&HOST);
+            head.remove_header(&TRANSFER_ENCODING);
+        }
+    }
+    Ok(())
+}
+
+/// Says how the body ends: by the length that the client gave, else in chunks.
+fn frame(head: &mut RequestHeader, end: bool) -> Result<()> {
+    let with_length = head.headers.contains_key(CONTENT_LENGTH);
+    if end {
+        head.remove_header(&TRANSFER_ENCODING);
+        // Servers answer 411 to these methods without a length (RFC 9110 8.6).
+        if !with_length && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            head.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+        }
+    } else if !with_length {
+        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
+}
+
+/// The protocol that an HTTP/1.1 client asks to change to. HTTP/2 by upgrade is not among them: RFC 9113 3.1 took
+/// it back, and a tunnel of it would carry requests past the routes.
+pub fn wanted_upgrade(head: &RequestHeader) -> Option<HeaderValue> {
+    let upgrade = head.headers.get(UPGRADE)?;
+    let asked = head.headers.get_all(CONNECTION).iter().any(|line| {
+        line.to_str().is_ok_and(|line| line.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
+    });
+    let http2 = upgrade.to_str().is_ok_and(|names| {
+        names.split(',').any(|name| {
+            let name = name.trim();
+            name.eq_ignore_ascii_case("h2c") || name.get(..5).is_some_and(|n| n.eq_ignore_ascii_case("http/"))
+        })
+    });
+    (asked && !http2 && head.method == Method::GET && head.version == Version::HTTP_11)
+        .then(|| upgrade.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, fields: &[(&'static str, &'static str)]) -> RequestHeader {
+        let mut head = RequestHeader::build_no_case(method, b"http://a.test/old", None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head.set_version(Version::HTTP_11);
+        head
+    }
+
+    fn addressed(
+        method: &str,
+        end: bool,
+        protocol: Protocol,
+        fields: &[(&'static str, &'static str)],
+    ) -> RequestHeader {
+        let mut head = request(method, fields);
+        let host = HeaderValue::from_static("b.test:8080");
+        let target =
+            Target { path: "/new", query: "?q=1", host: &host, tls: false, protocol, end, upgrade: None };
+        address(&mut head, &target).unwrap();
+        head
+    }
+
+    #[test]
+    fn http1_gets_origin_form_and_a_host() {
+        let head = addressed("GET", true, Protocol::Http1, &[]);
+        assert_eq!(head.raw_path(), b"/new?q=1");
+        assert_eq!(head.headers[HOST], "b.test:8080");
+    }
+
+    #[test]
+    fn http2_gets_an_authority_and_no_host() {
+        let head =
+            addressed("POST", false, Protocol::Http2, &[("host", "x"), ("transfer-encoding", "chunked")]);
+        assert_eq!(head.uri.to_string(), "http://b.test:8080/new?q=1");
+        assert!(head.headers.is_empty(), "{:?}", head.headers);
+    }
+
+    #[test]
+    fn a_body_has_one_framing() {
+        for (method, end, fields, length, chunked) in [
+            ("POST", false, &[("content-length", "5")][..], Some("5"), false),
+            ("POST", false, &[("transfer-encoding", "chunked")], None, true),
+            ("POST", false, &[], None, true),
+            ("POST", true, &[], Some("0"), false),
+            ("GET", true, &[("transfer-encoding", "chunked")], None, false),
+        ] {
+            let head = addressed(method, end, Protocol::Http1, fields);
+            let got = head.headers.get(CONTENT_LENGTH).map(|value| value.to_str().unwrap());
+            assert_eq!(got, length, "{method} {fields:?}");
+            assert_eq!(head.headers.contains_key(TRANSFER_ENCODING), chunked, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_tunnel_past_no_route_is_an_upgrade() {
+        for (fields, want) in [
+            (&[("connection", "Upgrade"), ("upgrade", "websocket")][..], true),
+            (&[("connection", "keep-alive, upgrade"), ("upgrade", "foo")], true),
+            (&[("upgrade", "websocket")], false),
+            (&[("connection", "upgrade"), ("upgrade", "h2c")], false),
+            (&[("connection", "upgrade"), ("upgrade", "websocket, HTTP/2.0")], false),
+        ] {
+            assert_eq!(wanted_upgrade(&request("GET", fields)).is_some(), want, "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Clusters that are running, and how they follow what `compile` says they should be.
+
+use super::client_tls::{ClientTls, ClientTlsError};
+use super::endpoint::EndpointSet;
+use super::resolve::Resolver;
+use super::{BackendSpec, ClusterSpec, ClusterStats, EndpointsKey, EndpointsSpec, Protocol, TlsSpec};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// How a backend's endpoints are spoken to; shared by all backends that are spoken to alike.
+#[derive(Debug)]
+pub struct Channel {
+    /// Unique in the process: connections in a pool are kept by it.
+    pub(super) id: u64,
+    pub protocol: Protocol,
+    /// `None` is cleartext; an error answers every request.
+    pub(super) tls: Option<Result<ClientTls, ClientTlsError>>,
+}
+
+impl Channel {
+    fn new(protocol: Protocol, tls: Option<&TlsSpec>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let tls = tls.map(|spec| ClientTls::new(spec, protocol));
+        Self { id: NEXT.fetch_add(1, Relaxed), protocol, tls }
+    }
+
+    /// Whether the upstream is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+/// One backend of a cluster.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    pub endpoints: Arc<EndpointSet>,
+    pub channel: Arc<Channel>,
+}
+
+/// A cluster that is running. Its counters outlive changes of its backends.
+#[derive(Debug)]
+pub struct Cluster {
+    name: String,
+    backends: Vec<Backend>,
+    connect_timeout: Duration,
+    stats: Arc<ClusterStats>,
+    spec: ClusterSpec,
+}
+
+impl Cluster {
+    /// Envoy Gateway's name for it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The backend at this place of the rule's valid `backendRefs`.
+    pub fn backend(&self, index: u16) -> Option<&Backend> {
+        self.backends.get(usize::from(index))
+    }
+
+    /// All backends, in order.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// How long a connection may take to open.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.stats
+    }
+
+    /// How many endpoints there are, and how many of them are healthy.
+    pub fn endpoint_counts(&self) -> (usize, usize) {
+        let all = self.backends.iter().map(|backend| backend.endpoints.len()).sum();
+        (all, all)
+    }
+}
+
+/// All clusters, endpoint sets and channels of the process, by name. Owned by `control`.
+#[derive(Debug)]
+pub struct Clusters {
+    resolver: Resolver,
+    clusters: HashMap<String, Arc<Cluster>>,
+    endpoints: HashMap<EndpointsKey, Running>,
+    channels: HashMap<(Protocol, Option<Arc<TlsSpec>>), Arc<Channel>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    spec: EndpointsSpec,
+    set: Arc<EndpointSet>,
+    /// The task that keeps a DNS name resolved.
+    resolving: Option<AbortHandle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(task) = &self.resolving {
+            task.abort();
+        }
+    }
+}
+
+impl Clusters {
+    /// No clusters yet. Tasks that resolve names run on the calling runtime.
+    pub fn new(resolver: Resolver) -> Self {
+        Self { resolver, clusters: HashMap::new(), endpoints: HashMap::new(), channels: HashMap::new() }
+    }
+
+    /// Makes what is running what it should be, and returns the clusters in the order of their specs. What did
+    /// not change keeps its connections, its counters and its state.
+    pub fn reconcile(
+        &mut self,
+        specs: Vec<ClusterSpec>,
+        endpoints: BTreeMap<EndpointsKey, EndpointsSpec>,
+    ) -> Vec<Arc<Cluster>> {
+        self.endpoints.retain(|key, _| endpoints.contains_key(key));
+        self.update_endpoints(endpoints);
+        let mut old = std::mem::take(&mut self.clusters);
+        let clusters: Vec<_> = specs
+            .into_iter()
+            .map(|spec| match old.remove(&spec.name) {
+                Some(same) if same.spec == spec => same,
+                other => Arc::new(self.cluster(spec, other.as_deref())),
+            })
+            .collect();
+        self.clusters = clusters.iter().map(|cluster| (cluster.name.clone(), Arc::clone(cluster))).collect();
+        self.channels.retain(|_, channel| Arc::strong_count(channel) > 1);
+        clusters
+    }
+
+    /// Takes over new endpoints of sets that there are; routes and clusters stay.
+    pub fn update_endpoints(&mut self, endpoints: BTreeMap<EndpointsKey, EndpointsSpec>) {
+        for (key, spec) in endpoints {
+            match self.endpoints.get_mut(&key) {
+                Some(running) if running.spec == spec => {}
+                Some(running) => running.follow(spec, &self.resolver),
+                None => {
+                    self.endpoints.insert(key, Running::start(spec, &self.resolver));
+                }
+            }
+        }
+    }
+
+    fn cluster(&mut self, spec: ClusterSpec, old: Option<&Cluster>) -> Cluster {
+        let backends = spec.backends.iter().map(|backend| self.backend(backend)).collect();
+        let stats = old.map_or_else(Arc::default, |old| Arc::clone(&old.stats));
+        Cluster { name: spec.name.clone(), backends, connect_timeout: spec.connect_timeout, stats, spec }
+    }
+
+    fn backend(&mut self, spec: &BackendSpec) -> Backend {
+        let endpoints = self.endpoints.get(&spec.endpoints).map(|running| Arc::clone(&running.set));
+        let channel = self
+            .channels
+            .entry((spec.protocol, spec.tls.clone()))
+            .or_insert_with(|| Arc::new(Channel::new(spec.protocol, spec.tls.as_deref())));
+        Backend { endpoints: endpoints.unwrap_or_default(), channel: Arc::clone(channel) }
+    }
+}
+
+impl Running {
+    fn start(spec: EndpointsSpec, resolver: &Resolver) -> Self {
+        let empty = EndpointsSpec::Addresses(Vec::new());
+        let mut running = Self { spec: empty, set: Arc::default(), resolving: None };
+        running.follow(spec, resolver);
+        running
+    }
+
+    fn follow(&mut self, spec: EndpointsSpec, resolver: &Resolver) {
+        if let Some(task) = self.resolving.take() {
+            task.abort();
+        }
+        match &spec {
+            EndpointsSpec::Addresses(addresses) => self.set.update(addresses),
+            EndpointsSpec::Dns { host, port } => {
+                self.resolving = Some(resolver.keep_resolved(host.clone(), *port, Arc::clone(&self.set)));
+            }
+        }
+        self.spec = spec;
+    }
+}

@@ -1,0 +1,177 @@
+//! Opening connections to endpoints, and keeping those that can serve again.
+//!
+//! One pool per worker, so that nothing is shared between cores. An HTTP/1 connection waits in the pool between
+//! requests, the one used last goes first; an HTTP/2 connection is shared by all requests of its worker.
+
+use super::cluster::{Backend, Channel};
+use super::endpoint::Endpoint;
+use super::http2::{Connection, Http2};
+use super::session::Upstream;
+use super::{Address, Cluster, Protocol};
+use crate::wire::{Transport, Wire};
+use foldhash::fast::FixedState;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::net::{TcpStream, UnixStream};
+
+/// How long an HTTP/1 connection may wait in the pool. Shorter than the 75 s that nginx keeps one open, so that
+/// we, not the upstream, end most of them.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often waiting connections are looked through for dead ones.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How many connections to one endpoint may wait in one worker's pool.
+const MOST_IDLE: usize = 256;
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("the connection was not open within {0:?}; is something dropping packets to it?")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("HTTP/2: {0}")]
+    Http2(#[from] h2::Error),
+}
+
+type Key = (u64, u64);
+type ByPeer<T> = RefCell<HashMap<Key, Vec<T>, FixedState>>;
+
+/// The connections of one worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    http1: ByPeer<Waiting>,
+    http2: ByPeer<Rc<Connection>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wire: Wire,
+    since: Instant,
+}
+
+impl Pool {
+    /// A pool whose dead connections are swept out as long as it lives. Must run in a `LocalSet`.
+    pub fn new() -> Rc<Self> {
+        let pool = Rc::new(Self::default());
+        let weak = Rc::downgrade(&pool);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                match weak.upgrade() {
+                    Some(pool) => pool.sweep(),
+                    None => return,
+                }
+            }
+        });
+        pool
+    }
+
+    /// A connection to this endpoint: one that waits, or, with `fresh` or when none does, a new one.
+    ///
+    /// # Errors
+    /// When the endpoint cannot be reached in the cluster's time.
+    pub async fn get(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Backend,
+        endpoint: &Endpoint,
+        fresh: bool,
+    ) -> Result<Upstream, ConnectError> {
+        let key = (endpoint.id, backend.channel.id);
+        if !fresh && let Some(waiting) = self.reuse(key, backend.channel.protocol) {
+            return Ok(waiting);
+        }
+        let limit = cluster.connect_timeout();
+        let opening = self.open(cluster, backend, endpoint);
+        tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))?
+    }
+
+    fn reuse(&self, key: Key, protocol: Protocol) -> Option<Upstream> {
+        match protocol {
+            Protocol::Http1 => {
+                let mut pool = self.http1.borrow_mut();
+                let waiting = pool.get_mut(&key)?;
+                while let Some(Waiting { wire, .. }) = waiting.pop() {
+                    if wire.is_quiet() {
+                        return Some(Upstream::http1(wire, key, true));
+                    }
+                }
+                None
+            }
+            Protocol::Http2 => {
+                let pool = self.http2.borrow();
+                let connection = pool.get(&key)?.iter().find(|connection| connection.has_room())?;
+                Some(Upstream::Http2(Http2::new(Rc::clone(connection), true)))
+            }
+        }
+    }
+
+    async fn open(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        backend: &Backend,
+        endpoint: &Endpoint,
+    ) -> Result<Upstream, ConnectError> {
+        let started = Instant::now();
+        let key = (endpoint.id, backend.channel.id);
+        let (wire, protocol) = match &endpoint.address {
+            Address::Ip(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                secure(stream, &backend.channel).await?
+            }
+            Address::Unix(path) => secure(UnixStream::connect(path).await?, &backend.channel).await?,
+        };
+        cluster.stats().connected(started.elapsed());
+        match protocol {
+            Protocol::Http1 => Ok(Upstream::http1(wire, key, false)),
+            Protocol::Http2 => {
+                let connection = Rc::new(Connection::open(wire).await?);
+                self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&connection));
+                Ok(Upstream::Http2(Http2::new(connection, false)))
+            }
+        }
+    }
+
+    /// Takes back an HTTP/1 connection whose last response was read to its end.
+    pub(super) fn put(&self, key: Key, wire: Wire) {
+        wire.shrink();
+        let mut pool = self.http1.borrow_mut();
+        let waiting = pool.entry(key).or_default();
+        if waiting.len() < MOST_IDLE {
+            waiting.push(Waiting { wire, since: Instant::now() });
+        }
+    }
+
+    fn sweep(&self) {
+        self.http1.borrow_mut().retain(|_, waiting| {
+            waiting.retain(|one| one.since.elapsed() < IDLE && one.wire.is_quiet());
+            !waiting.is_empty()
+        });
+        self.http2.borrow_mut().retain(|_, connections| {
+            connections.retain(|connection| connection.is_open());
+            !connections.is_empty()
+        });
+    }
+}
+
+/// Does TLS where the channel asks for it, and says what is spoken on the connection.
+async fn secure(stream: impl Transport, channel: &Channel) -> Result<(Wire, Protocol), ConnectError> {
+    let tls = match &channel.tls {
+        None => return Ok((Wire::new(stream), channel.protocol)),
+        Some(Ok(tls)) => tls,
+        Some(Err(error)) => return Err(ConnectError::Tls(error.to_string())),
+    };
+    let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
+    let stream = connector
+        .connect(tls.server_name.clone(), stream)
+        .await
+        .map_err(|error| ConnectError::Tls(error.to_string()))?;
+    Ok((Wire::new(stream), channel.protocol))
+}
