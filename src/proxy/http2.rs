@@ -28,7 +28,7 @@ type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Serves requests until one side ends the connection.
 pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
-    let limits = connection.gateway.limits.clone();
+    let limits = connection.gateway.limits;
     let hello = settings(&limits).handshake::<_, Bytes>(wire.clone());
     let Ok(Ok(server)) = timeout(limits.head_timeout, hello).await else { return };
     let accepting = Accepting {
@@ -82,7 +82,8 @@ impl Drop for Active {
 
 async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker: Rc<Worker>) {
     let mut malformed = 0;
-    while let Some((request, respond)) = accepting.next().await {
+    while let Some(accepted) = accepting.next().await {
+        let (request, respond) = *accepted;
         let (received, sent) = accepting.wire.take_traffic();
         connection.stats.traffic(received, sent);
         let (parts, body) = request.into_parts();
@@ -109,7 +110,7 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
 
 impl Accepting {
     /// The next request; `None` when the connection is over. Drives the connection meanwhile.
-    async fn next(&mut self) -> Option<Accepted> {
+    async fn next(&mut self) -> Option<Box<Accepted>> {
         loop {
             let idle = self.idle;
             let wake = self.idle_since + idle.unwrap_or_default();
@@ -124,7 +125,7 @@ impl Accepting {
                         return Poll::Ready(Next::Request(None));
                     }
                     if let Poll::Ready(accepted) = accepted {
-                        return Poll::Ready(Next::Request(accepted.and_then(Result::ok)));
+                        return Poll::Ready(Next::Request(accepted.and_then(Result::ok).map(Box::new)));
                     }
                     if !draining && told.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Next::Drain);
@@ -157,7 +158,7 @@ impl Accepting {
 }
 
 enum Next {
-    Request(Option<Accepted>),
+    Request(Option<Box<Accepted>>),
     Drain,
     Idle,
 }

@@ -99,10 +99,10 @@ fn unescape(path: &str) -> Result<String, Reply> {
     while let Some(at) = rest.find(['%', '\\']) {
         out.push_str(&rest[..at]);
         let tail = &rest[at..];
-        if tail.starts_with('\\') {
+        if let Some(after) = tail.strip_prefix('\\') {
             // A browser sends a slash for it, and some servers take it for one.
             out.push('/');
-            rest = &tail[1..];
+            rest = after;
             continue;
         }
         let byte = tail.get(1..3).and_then(|digits| u8::from_str_radix(digits, 16).ok());

@@ -107,10 +107,11 @@ impl Backends {
         if let [only] = &*self.entries {
             return (only.weight > 0).then_some(only);
         }
+        if self.total == 0 {
+            return None;
+        }
         // Scaling by multiplication is uniform to within 2^-32 and needs no division.
-        let mut point = (u64::from(if self.total == 0 { return None } else { random() })
-            * u64::from(self.total)
-            >> 32) as u32;
+        let mut point = ((u64::from(random()) * u64::from(self.total)) >> 32) as u32;
         self.entries.iter().find(|backend| {
             let hit = point < backend.weight;
             point = point.wrapping_sub(backend.weight);

@@ -82,7 +82,7 @@ impl EndpointSet {
     /// there is another.
     pub fn pick(&self, mut random: impl FnMut() -> u32, failed: Option<&Address>) -> Option<Active> {
         let all = self.0.load();
-        let below = |n: usize, random: u32| (u64::from(random) * n as u64 >> 32) as usize;
+        let below = |n: usize, random: u32| ((u64::from(random) * n as u64) >> 32) as usize;
         let chosen = match all.as_slice() {
             [] => return None,
             [only] => only,
