@@ -64,9 +64,13 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: RequestHeader
         Ok(status) => Ok(status),
         Err(Ended::Reply(reply)) => {
             connection.stats.replied(reply);
+            worker.close_if_due(down);
             answer::reply(down, reply, grpc).await
         }
-        Err(Ended::Redirect(status, location)) => answer::redirect(down, status, &location).await,
+        Err(Ended::Redirect(status, location)) => {
+            worker.close_if_due(down);
+            answer::redirect(down, status, &location).await
+        }
         Err(Ended::Gone) => Err(Gone),
         Err(Ended::BrokenOff) => {
             down.abort();
@@ -426,6 +430,7 @@ impl Exchange<'_> {
             head.insert_header(CONNECTION, tunnel).map_err(|_| Ended::BrokenOff)?;
             head.insert_header(UPGRADE, upgrade).map_err(|_| Ended::BrokenOff)?;
         }
+        self.worker.close_if_due(down);
         Ok(down.send_head(head, end).await?)
     }
 }

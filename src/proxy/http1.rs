@@ -2,12 +2,13 @@
 
 use super::downstream::Downstream;
 use super::head::{self, NoHead};
-use super::{Connection, Worker, answer, exchange, http2};
+use super::{Connection, Worker, answer, drained, exchange, http2};
 use crate::reply::Reply;
 use crate::wire::Wire;
 use bytes::BytesMut;
 use pingora::protocols::http::v1::server::HttpSession;
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,12 +27,13 @@ pub async fn serve(
     mut wire: Wire,
     connection: Connection,
     worker: Rc<Worker>,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
+    let mut told = pin!(drained(shutdown.clone()));
     let mut read = BytesMut::new();
     let mut first = true;
     loop {
-        match next_head(&mut wire, &mut read, &connection, &mut shutdown).await {
+        match next_head(&mut wire, &mut read, &connection, told.as_mut()).await {
             Ok(()) => {}
             Err(NoHead::Refused(_)) if first && is_http2(&read, &connection) => {
                 wire.unread(read);
@@ -44,35 +46,33 @@ pub async fn serve(
             }
         }
         first = false;
-        match request(&mut wire, std::mem::take(&mut read), &connection, &worker, &shutdown).await {
-            Some(rest) => read = rest,
-            None => break,
+        match request(&mut wire, std::mem::take(&mut read), &connection, &worker).await {
+            Some(rest) if !(rest.is_empty() && worker.draining.get()) => read = rest,
+            _ => break,
         }
     }
     linger(&mut wire).await;
 }
 
-/// The next request's head. A connection that is to be drained is closed only between requests.
+/// The next request's head. A connection that is to be drained is closed between requests only.
 async fn next_head(
     wire: &mut Wire,
     read: &mut BytesMut,
     connection: &Connection,
-    shutdown: &mut watch::Receiver<bool>,
+    mut told: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), NoHead> {
-    if read.is_empty() && *shutdown.borrow_and_update() {
-        return Err(NoHead::Closed);
-    }
-    loop {
+    {
+        let mut head = pin!(head::read(wire, read, &connection.gateway.limits));
         tokio::select! {
             biased;
-            head = head::read(wire, read, &connection.gateway.limits) => return head,
-            changed = shutdown.changed() => {
-                if (changed.is_err() || *shutdown.borrow()) && read.is_empty() {
-                    return Err(NoHead::Closed);
-                }
-            }
+            head = &mut head => return head,
+            () = &mut told => {}
         }
     }
+    if read.is_empty() {
+        return Err(NoHead::Closed);
+    }
+    head::read(wire, read, &connection.gateway.limits).await
 }
 
 fn is_http2(read: &BytesMut, connection: &Connection) -> bool {
@@ -85,7 +85,6 @@ async fn request(
     read: BytesMut,
     connection: &Connection,
     worker: &Worker,
-    shutdown: &watch::Receiver<bool>,
 ) -> Option<BytesMut> {
     let mut session = HttpSession::new(Box::new(wire.clone()));
     session.set_read_timeout(None);
@@ -100,9 +99,6 @@ async fn request(
         return None;
     };
     let mut down = Downstream::http1(session, wire.clone());
-    if *shutdown.borrow() {
-        down.close_after();
-    }
     exchange::serve(worker, connection, head, &mut down).await;
     let (received, sent) = wire.take_traffic();
     connection.stats.traffic(received, sent);

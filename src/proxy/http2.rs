@@ -1,7 +1,7 @@
 //! An HTTP/2 connection of a client: many requests at once, each in a task of its own.
 
 use super::downstream::Downstream;
-use super::{Connection, Worker, exchange};
+use super::{Connection, Worker, drained, exchange};
 use crate::config::Limits;
 use crate::wire::Wire;
 use bytes::Bytes;
@@ -12,11 +12,12 @@ use http::{Request, Response, StatusCode};
 use pingora::http::RequestHeader;
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// So many requests that are no HTTP, and the connection is closed: answering them is work for nothing.
 const MOST_MALFORMED: usize = 32;
@@ -34,11 +35,10 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutd
     let accepting = Accepting {
         server,
         wire,
-        shutdown,
-        draining: false,
-        idle: limits.idle_timeout,
+        told: Some(Box::pin(drained(shutdown))),
+        idle: limits.idle_timeout.map(|idle| (idle, Box::pin(sleep(idle)))),
         active: Rc::new(Cell::new(0)),
-        idle_since: Instant::now(),
+        served: Instant::now(),
     };
     accept_all(accepting, Rc::new(connection), worker).await;
 }
@@ -57,11 +57,13 @@ fn settings(limits: &Limits) -> Builder {
 struct Accepting {
     server: Server,
     wire: Wire,
-    shutdown: watch::Receiver<bool>,
-    draining: bool,
-    idle: Option<std::time::Duration>,
+    /// Ready when the connection is to be drained; `None` once it is.
+    told: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// How long the connection may be without a request, and the wait for it.
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
     active: Rc<Cell<usize>>,
-    idle_since: Instant,
+    /// When the last request came.
+    served: Instant,
 }
 
 /// A request that is going on, counted while it lasts.
@@ -112,55 +114,51 @@ impl Accepting {
     /// The next request; `None` when the connection is over. Drives the connection meanwhile.
     async fn next(&mut self) -> Option<Box<Accepted>> {
         loop {
-            let idle = self.idle;
-            let wake = self.idle_since + idle.unwrap_or_default();
-            let accepted = {
-                let mut sleep = pin!(sleep_until(wake));
-                let mut told = pin!(self.shutdown.changed());
-                let (server, wire, draining) = (&mut self.server, &self.wire, self.draining);
-                poll_fn(|cx| {
-                    let accepted = server.poll_accept(cx);
-                    // The wire gathers what the codec writes; it leaves when the codec has nothing more to do.
-                    if let Poll::Ready(Err(_)) = wire.poll_drain(cx) {
-                        return Poll::Ready(Next::Request(None));
-                    }
-                    if let Poll::Ready(accepted) = accepted {
-                        return Poll::Ready(Next::Request(accepted.and_then(Result::ok).map(Box::new)));
-                    }
-                    if !draining && told.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Next::Drain);
-                    }
-                    if idle.is_some() && sleep.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Next::Idle);
-                    }
-                    Poll::Pending
-                })
-                .await
-            };
-            match accepted {
+            match poll_fn(|cx| self.poll_next(cx)).await {
                 Next::Request(request) => {
-                    self.idle_since = Instant::now();
+                    self.served = Instant::now();
                     return request;
                 }
-                Next::Drain => self.drain(),
-                Next::Idle if self.active.get() == 0 && !self.draining => self.drain(),
-                // Long exchanges are not idleness; look again after another while.
-                Next::Idle => self.idle_since = Instant::now(),
+                Next::Drain => {
+                    self.told = None;
+                    self.server.graceful_shutdown();
+                }
             }
         }
     }
 
-    /// Says GOAWAY: requests that are going on are finished, new ones belong on another connection.
-    fn drain(&mut self) {
-        self.server.graceful_shutdown();
-        self.draining = true;
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let accepted = self.server.poll_accept(cx);
+        // The wire gathers what the codec writes; it leaves when the codec has nothing more to do.
+        if let Poll::Ready(Err(_)) = self.wire.poll_drain(cx) {
+            return Poll::Ready(Next::Request(None));
+        }
+        if let Poll::Ready(accepted) = accepted {
+            return Poll::Ready(Next::Request(accepted.and_then(Result::ok).map(Box::new)));
+        }
+        let Some(told) = &mut self.told else { return Poll::Pending };
+        if told.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Next::Drain);
+        }
+        while let Some((limit, sleep)) = &mut self.idle
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            let over = self.served + *limit;
+            let now = Instant::now();
+            if now >= over && self.active.get() == 0 {
+                return Poll::Ready(Next::Drain);
+            }
+            // Requests came meanwhile, or a long one is still going on.
+            sleep.as_mut().reset(if over > now { over } else { now + *limit });
+        }
+        Poll::Pending
     }
 }
 
 enum Next {
     Request(Option<Box<Accepted>>),
+    /// Requests that are going on are finished, new ones belong on another connection (GOAWAY).
     Drain,
-    Idle,
 }
 
 /// RFC 9113 8.2.2 and 8.3.1 beyond what the codec checks, and what is refused over HTTP/1, too.

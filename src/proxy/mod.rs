@@ -24,7 +24,9 @@ use crate::telemetry::HttpStats;
 use crate::tls::ServerName;
 use crate::upstream::Pool;
 use crate::wire::Wire;
+use downstream::Downstream;
 use ipnet::IpNet;
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,15 +73,41 @@ pub struct Connection {
 /// What a worker thread has of its own.
 #[derive(Debug)]
 pub struct Worker {
-    pub live: Arc<Live>,
-    pub pool: Rc<Pool>,
+    live: Arc<Live>,
+    pool: Rc<Pool>,
+    draining: Rc<Cell<bool>>,
 }
 
 impl Worker {
-    /// A worker without connections. Must run in a `LocalSet`.
-    pub fn new(live: Arc<Live>) -> Rc<Self> {
-        Rc::new(Self { live, pool: Pool::new() })
+    /// A worker without connections, which drains them when `shutdown` turns true. Must run in a `LocalSet`.
+    pub fn new(live: Arc<Live>, shutdown: watch::Receiver<bool>) -> Rc<Self> {
+        let draining = Rc::new(Cell::new(false));
+        let told = Rc::clone(&draining);
+        tokio::task::spawn_local(async move {
+            drained(shutdown).await;
+            told.set(true);
+        });
+        Rc::new(Self { live, pool: Pool::new(), draining })
     }
+
+    /// The revision that serves, once there is one.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Announces the end of a connection that cannot or should not serve another request: the worker drains, or
+    /// the rest of a request body would stand before the next request.
+    fn close_if_due(&self, down: &mut Downstream) {
+        if self.draining.get() || !down.is_body_done() {
+            down.close_after();
+        }
+    }
+}
+
+/// Ready when the process is to drain its connections, or is gone.
+async fn drained(mut shutdown: watch::Receiver<bool>) {
+    // An error means that nobody is left who could say it.
+    let _ = shutdown.wait_for(|&shutdown| shutdown).await;
 }
 
 /// Serves a connection until it ends. When `shutdown` turns true, what is going on is finished, and the client is

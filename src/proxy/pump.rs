@@ -127,7 +127,9 @@ fn poll_step(
             Poll::Ready(Err(_)) => *reading = Reading::Ended,
             Poll::Pending => {}
         },
-        Reading::Held | Reading::Ended => {
+        // What the client sends now belongs to the tunnel, or it is none: looking for its end would take it.
+        Reading::Held => {}
+        Reading::Ended => {
             if down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Step::Gone);
             }
