@@ -1,8 +1,6 @@
 //! RequestHeaderModifier and ResponseHeaderModifier: set, add, remove.
 
-use http::{HeaderName, HeaderValue};
-use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Edits of one header section. The Gateway API forbids one name in more than one action, so their order
 /// does not matter.
@@ -17,33 +15,37 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
-    /// Applies the edits to a request.
-    pub fn edit_request(&self, head: &mut RequestHeader) -> Result<()> {
+    /// Applies the edits. A section that is full (32,768 fields) stays as it is.
+    pub fn apply(&self, headers: &mut HeaderMap) {
         let Self { set, add, remove } = self;
         for name in remove {
-            head.remove_header(name);
+            headers.remove(name);
         }
         for (name, value) in set {
-            head.insert_header(name.clone(), value.clone())?;
+            let _ = headers.try_insert(name.clone(), value.clone());
         }
         for (name, value) in add {
-            head.append_header(name.clone(), value.clone())?;
+            let _ = headers.try_append(name.clone(), value.clone());
         }
-        Ok(())
     }
+}
 
-    /// Applies the edits to a response.
-    pub fn edit_response(&self, head: &mut ResponseHeader) -> Result<()> {
-        let Self { set, add, remove } = self;
-        for name in remove {
-            head.remove_header(name);
-        }
-        for (name, value) in set {
-            head.insert_header(name.clone(), value.clone())?;
-        }
-        for (name, value) in add {
-            head.append_header(name.clone(), value.clone())?;
-        }
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_replaces_add_appends_remove_deletes() {
+        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let mut headers = HeaderMap::from_iter([field("a", "1"), field("b", "1"), field("c", "1")]);
+        headers.append("a", HeaderValue::from_static("2"));
+        let edits = HeaderEdits {
+            set: vec![field("a", "3"), field("d", "")],
+            add: vec![field("b", "2")],
+            remove: vec![HeaderName::from_static("c")],
+        };
+        edits.apply(&mut headers);
+        let all = |name| headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!((all("a"), all("b"), all("c"), all("d")), (vec!["3"], vec!["1", "2"], vec![], vec![""]));
     }
 }

@@ -6,8 +6,8 @@ use super::pump;
 use crate::reply::Reply;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, LOCATION};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use pingora::http::ResponseHeader;
 use std::time::SystemTime;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -23,11 +23,10 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Sends a reply. Returns the status that was sent.
 pub async fn reply(down: &mut Downstream, reply: Reply, grpc: bool) -> Result<StatusCode, Gone> {
-    let mut head = if grpc { grpc_head(reply) } else { plain_head(reply) }.map_err(|_| Gone)?;
+    let head = if grpc { grpc_head(reply) } else { plain_head(reply) };
     if reply.closes() {
         down.close_after();
     }
-    head.insert_header(DATE, date()).map_err(|_| Gone)?;
     let status = head.status;
     let body = if grpc { "" } else { reply.body() };
     send(down, head, body).await?;
@@ -36,64 +35,60 @@ pub async fn reply(down: &mut Downstream, reply: Reply, grpc: bool) -> Result<St
 
 /// Writes the answer to an HTTP/1 request whose head could not be taken.
 pub fn write_refusal(out: &mut BytesMut, reply: Reply) {
-    let head = plain_head(reply).and_then(|mut head| {
-        head.insert_header(DATE, date())?;
-        head.insert_header(CONNECTION, HeaderValue::from_static("close"))?;
-        Ok(head)
-    });
-    if let Ok(head) = head {
-        write_head(out, &head);
-        out.extend_from_slice(reply.body().as_bytes());
-    }
+    let mut head = plain_head(reply);
+    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    write_head(out, &head);
+    out.extend_from_slice(reply.body().as_bytes());
 }
 
 /// Sends a redirect.
 pub async fn redirect(down: &mut Downstream, status: StatusCode, location: &str) -> Result<StatusCode, Gone> {
-    send(down, redirect_head(status, location).map_err(|_| Gone)?, "").await?;
+    let mut head = head(status);
+    // A location is made of parts that were parsed; what is no header value names no place to go to.
+    let location = HeaderValue::from_str(location).map_err(|_| Gone)?;
+    head.headers.insert(LOCATION, location);
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    send(down, head, "").await?;
     Ok(status)
 }
 
-/// The head of a redirect.
-pub fn redirect_head(status: StatusCode, location: &str) -> pingora::Result<ResponseHeader> {
-    let mut head = ResponseHeader::build_no_case(status, Some(4))?;
-    head.insert_header(LOCATION, location)?;
-    head.insert_header(DATE, date())?;
-    head.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
-    Ok(head)
-}
-
 /// Sends a head with a body that is at hand.
-pub async fn send(down: &mut Downstream, head: ResponseHeader, body: &'static str) -> Result<(), Gone> {
-    down.send_head(Box::new(head), body.is_empty()).await?;
+async fn send(down: &mut Downstream, head: Parts, body: &'static str) -> Result<(), Gone> {
+    down.send_head(head, body.is_empty()).await?;
     if !body.is_empty() {
         down.send_body(Bytes::from_static(body.as_bytes()), true).await?;
     }
     pump::drain(down).await
 }
 
-fn plain_head(reply: Reply) -> pingora::Result<ResponseHeader> {
-    let mut head = ResponseHeader::build_no_case(reply.status(), Some(4))?;
+fn plain_head(reply: Reply) -> Parts {
+    let mut head = head(reply.status());
     let body = reply.body();
-    head.insert_header(CONTENT_LENGTH, body.len())?;
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     if !body.is_empty() {
-        head.insert_header(CONTENT_TYPE, HeaderValue::from_static("text/plain"))?;
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
-    Ok(head)
+    head
 }
 
-fn grpc_head(reply: Reply) -> pingora::Result<ResponseHeader> {
-    let mut head = ResponseHeader::build_no_case(StatusCode::OK, Some(4))?;
-    head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))?;
-    head.insert_header(GRPC_STATUS, u16::from(reply.grpc_status()))?;
+fn grpc_head(reply: Reply) -> Parts {
+    let mut head = head(StatusCode::OK);
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reply.grpc_status())));
     if !reply.body().is_empty() {
-        head.insert_header(GRPC_MESSAGE, reply.body())?;
+        head.headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reply.body()));
     }
-    Ok(head)
+    head
 }
 
-/// The date of this moment as RFC 9110 5.6.7 writes it.
-fn date() -> String {
-    httpdate::fmt_http_date(SystemTime::now())
+/// A head of this moment (RFC 9110 6.6.1).
+fn head(status: StatusCode) -> Parts {
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = status;
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        head.headers.insert(DATE, date);
+    }
+    head
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use crate::wire::Wire;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Method, Response, StatusCode, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, response};
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
@@ -149,7 +149,7 @@ impl Downstream {
     }
 
     /// Sends a 1xx response (not 101). HTTP/1.0 clients do not know them (RFC 9110 15.2).
-    pub async fn send_informational(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
+    pub async fn send_informational(&mut self, head: response::Parts) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) if http1.version == Version::HTTP_10 => Ok(()),
             Self::Http1(http1) => {
@@ -159,27 +159,29 @@ impl Downstream {
                 Ok(())
             }
             Self::Http2(http2) => {
-                let mut response = Response::new(());
-                *response.status_mut() = head.status;
-                *response.headers_mut() = head.headers.clone();
-                http2.respond.send_informational(response).map_err(|_| Gone)
+                http2.respond.send_informational(Response::from_parts(head, ())).map_err(|_| Gone)
             }
         }
     }
 
     /// Sends the response's head, framed for this client; `end` says that no body follows.
-    pub async fn send_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<(), Gone> {
+    pub async fn send_head(&mut self, head: response::Parts, end: bool) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) => {
                 if head.status == StatusCode::SWITCHING_PROTOCOLS {
                     // Only the codec can turn its connection into a tunnel.
                     http1.upgraded = true;
                     http1.keep = false;
-                    return http1.session.write_response_header(head).await.map_err(|_| Gone);
+                    return http1
+                        .session
+                        .write_response_header(Box::new(head.into()))
+                        .await
+                        .map_err(|_| Gone);
                 }
-                http1.send_head(&mut head, end).map_err(|_| Gone)
+                http1.send_head(head, end);
+                Ok(())
             }
-            Self::Http2(http2) => http2.send_head(*head, end).map_err(|_| Gone),
+            Self::Http2(http2) => http2.send_head(head, end).map_err(|_| Gone),
         }
     }
 
@@ -236,24 +238,26 @@ impl Downstream {
 }
 
 impl Http1 {
-    fn send_head(&mut self, head: &mut ResponseHeader, end: bool) -> pingora::Result<()> {
+    fn send_head(&mut self, mut head: response::Parts, end: bool) {
         let bodiless = end && self.method != Method::HEAD;
-        self.framing = Framing::of(head, &self.method, self.version, bodiless)?;
+        self.framing = Framing::of(&mut head, &self.method, self.version, bodiless);
         if self.framing == Framing::UntilClose {
             self.keep = false;
         }
-        match (self.keep, self.version) {
-            (false, _) => head.insert_header(http::header::CONNECTION, "close")?,
-            (true, Version::HTTP_10) => head.insert_header(http::header::CONNECTION, "keep-alive")?,
-            (true, _) => {}
+        let connection = match (self.keep, self.version) {
+            (false, _) => Some("close"),
+            (true, Version::HTTP_10) => Some("keep-alive"),
+            (true, _) => None,
+        };
+        if let Some(connection) = connection {
+            head.headers.insert(http::header::CONNECTION, HeaderValue::from_static(connection));
         }
         let mut out = BytesMut::with_capacity(512);
-        write_head(&mut out, head);
+        write_head(&mut out, &head);
         self.wire.push(&out);
         if end {
             self.framing.write_body(&self.wire, &[], true);
         }
-        Ok(())
     }
 }
 
@@ -287,9 +291,9 @@ impl Http2 {
         }
     }
 
-    fn send_head(&mut self, mut head: ResponseHeader, end: bool) -> Result<(), h2::Error> {
-        head.set_version(Version::HTTP_2);
-        let response = Response::from_parts(head.into(), ());
+    fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), h2::Error> {
+        head.version = Version::HTTP_2;
+        let response = Response::from_parts(head, ());
         self.head_sent = true;
         let send = self.respond.send_response(response, end)?;
         self.send = (!end).then_some(send);

@@ -11,8 +11,7 @@ use crate::routing::{Backend, Found, Request, Rule};
 use crate::upstream::{Active, Cluster, ConnectError, Event, Protocol, Upstream, UpstreamError};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
-use http::{Method, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{Method, StatusCode, request, response};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -56,7 +55,7 @@ struct Asked {
 }
 
 /// Serves one request. Whatever happens, the client has its answer, or the exchange is cut, when this returns.
-pub async fn serve(worker: &Worker, connection: &Connection, head: RequestHeader, down: &mut Downstream) {
+pub async fn serve(worker: &Worker, connection: &Connection, head: request::Parts, down: &mut Downstream) {
     let started = Instant::now();
     connection.stats.request_began();
     let grpc = answer::is_grpc(&head.headers);
@@ -87,7 +86,7 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: RequestHeader
 async fn forward(
     worker: &Worker,
     connection: &Connection,
-    mut head: RequestHeader,
+    mut head: request::Parts,
     down: &mut Downstream,
     started: Instant,
 ) -> Result<StatusCode, Ended> {
@@ -112,7 +111,7 @@ async fn forward(
     let (cluster, index) = destination(&revision, &rule, backend)?;
 
     let hop = Hop { peer: connection.peer.ip(), tls: connection.server_name.is_some(), host: &asked.host };
-    forwarded::prepare_request(&mut head, &connection.gateway, hop).map_err(|_| Reply::BadRequest)?;
+    forwarded::prepare_request(&mut head.headers, &connection.gateway, hop);
     let limit = rule.timeouts.shortest().or(connection.gateway.limits.request_timeout);
     let mut exchange = Exchange {
         worker,
@@ -130,18 +129,17 @@ async fn forward(
 }
 
 /// Reads from the head who and what is asked for, and refuses what is ambiguous.
-fn asked(head: &RequestHeader) -> Result<Asked, Ended> {
+fn asked(head: &request::Parts) -> Result<Asked, Ended> {
     if head.method == Method::CONNECT {
         return Err(Reply::MethodNotServed.into());
     }
-    let raw = std::str::from_utf8(head.raw_path()).map_err(|_| Reply::BadRequest)?;
-    let host =
-        match target::absolute_authority(raw).or(head.uri.authority().map(|authority| authority.as_str())) {
-            Some(authority) => HeaderValue::from_str(authority).map_err(|_| Reply::BadRequest)?,
-            None => head.headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static("")),
-        };
+    // A target with an authority counts more than `Host` (RFC 9112 3.2.2, RFC 9113 8.3.1).
+    let host = match head.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Reply::BadRequest)?,
+        None => head.headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static("")),
+    };
     let name = target::host(host.to_str().map_err(|_| Reply::BadRequest)?)?.into_owned();
-    let whole = target::path_and_query(raw, &head.uri)?;
+    let whole = head.uri.path_and_query().map_or("/", |whole| whole.as_str());
     let (path, query) = whole.find('?').map_or((whole, ""), |at| whole.split_at(at));
     let path = match target::normalise(path) {
         Ok(path) => path.into_owned(),
@@ -208,7 +206,7 @@ struct Exchange<'a> {
 /// How a try ended without a response.
 enum Failed {
     /// It may be tried once more, on a new connection.
-    Stale(Box<RequestHeader>),
+    Stale(Box<request::Parts>),
     Ended(Ended),
 }
 
@@ -219,15 +217,18 @@ impl<T: Into<Ended>> From<T> for Failed {
 }
 
 impl Exchange<'_> {
-    async fn run(&mut self, head: RequestHeader, down: &mut Downstream) -> Result<StatusCode, Ended> {
-        let mut head = Box::new(head);
-        self.edit_request(&mut head)?;
+    async fn run(&mut self, mut head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
+        for filters in self.filters {
+            if let Some(edits) = &filters.request_headers {
+                edits.apply(&mut head.headers);
+            }
+        }
         match self.attempt(head, down, false).await {
             Ok(status) => Ok(status),
             Err(Failed::Ended(ended)) => Err(ended),
             Err(Failed::Stale(head)) => {
                 self.cluster.stats().retried();
-                match self.attempt(head, down, true).await {
+                match self.attempt(*head, down, true).await {
                     Ok(status) => Ok(status),
                     Err(Failed::Ended(ended)) => Err(ended),
                     Err(Failed::Stale(_)) => Err(Reply::UpstreamReset.into()),
@@ -236,20 +237,10 @@ impl Exchange<'_> {
         }
     }
 
-    /// Applies the request's filters and addresses it to the upstream.
-    fn edit_request(&self, head: &mut RequestHeader) -> Result<(), Reply> {
-        for filters in self.filters {
-            if let Some(edits) = &filters.request_headers {
-                edits.edit_request(head).map_err(|_| Reply::BadRequest)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The target towards the upstream: as asked, or as a rewrite says.
     fn address(
         &self,
-        head: &mut RequestHeader,
+        head: &mut request::Parts,
         protocol: Protocol,
         tls: bool,
         end: bool,
@@ -272,7 +263,7 @@ impl Exchange<'_> {
     /// One try: a connection, the request, the response.
     async fn attempt(
         &mut self,
-        mut head: Box<RequestHeader>,
+        mut head: request::Parts,
         down: &mut Downstream,
         fresh: bool,
     ) -> Result<StatusCode, Failed> {
@@ -281,7 +272,7 @@ impl Exchange<'_> {
         let upgrading = self.asked.upgrade.is_some() && protocol == Protocol::Http1;
         let end = !upgrading && down.is_body_done();
         // Only a connection that served before can be found closed, and only then a second try is safe.
-        let spare = (up.is_reused() && self.asked.idempotent && end).then(|| head.clone());
+        let spare = (up.is_reused() && self.asked.idempotent && end).then(|| Box::new(head.clone()));
         self.address(&mut head, protocol, tls, end)?;
         let reading = match (upgrading, end) {
             (true, _) => Reading::Held,
@@ -414,21 +405,20 @@ impl Exchange<'_> {
     async fn send_head(
         &self,
         down: &mut Downstream,
-        mut head: Box<ResponseHeader>,
+        mut head: response::Parts,
         end: bool,
     ) -> Result<(), Ended> {
         let upgrade =
             (head.status == StatusCode::SWITCHING_PROTOCOLS).then(|| head.headers.get(UPGRADE).cloned());
-        forwarded::remove_hop_by_hop_response(&mut head);
+        forwarded::remove_hop_by_hop_response(&mut head.headers);
         for filters in self.filters {
             if let Some(edits) = &filters.response_headers {
-                edits.edit_response(&mut head).map_err(|_| Ended::BrokenOff)?;
+                edits.apply(&mut head.headers);
             }
         }
         if let Some(Some(upgrade)) = upgrade {
-            let tunnel = HeaderValue::from_static("upgrade");
-            head.insert_header(CONNECTION, tunnel).map_err(|_| Ended::BrokenOff)?;
-            head.insert_header(UPGRADE, upgrade).map_err(|_| Ended::BrokenOff)?;
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, upgrade);
         }
         self.worker.close_if_due(down);
         Ok(down.send_head(head, end).await?)

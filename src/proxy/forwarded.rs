@@ -5,8 +5,6 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
 use std::net::IpAddr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -44,33 +42,25 @@ pub struct Hop<'a> {
     pub host: &'a HeaderValue,
 }
 
-/// Prepares the request's head for the upstream. Returns the client's address.
-///
-/// # Errors
-/// When the header section would grow too large.
-pub fn prepare_request(head: &mut RequestHeader, gateway: &Gateway, hop: Hop<'_>) -> Result<IpAddr> {
-    let client = client_address(&head.headers, gateway, hop.peer);
-    remove_hop_by_hop_request(head);
-    remove_envoy_fields(head);
+/// Prepares the request's headers for the upstream. Returns the client's address.
+pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>) -> IpAddr {
+    let client = client_address(headers, gateway, hop.peer);
+    remove_hop_by_hop_request(headers);
+    remove_envoy_fields(headers);
     if gateway.trusted_hops == 0 && !gateway.trusts(hop.peer) {
         for name in &CLAIMS {
-            head.remove_header(name);
+            headers.remove(name);
         }
-        head.remove_header(&X_REQUEST_ID);
-        head.remove_header(&X_FORWARDED_PROTO);
+        headers.remove(&X_REQUEST_ID);
+        headers.remove(&X_FORWARDED_PROTO);
     }
-    append_forwarded_for(head, hop.peer)?;
-    if !head.headers.contains_key(&X_FORWARDED_PROTO) {
-        let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
-        head.insert_header(X_FORWARDED_PROTO, scheme)?;
-    }
-    if !head.headers.contains_key(&X_FORWARDED_HOST) {
-        head.insert_header(X_FORWARDED_HOST, hop.host.clone())?;
-    }
-    if !head.headers.contains_key(&X_REQUEST_ID) {
-        head.insert_header(X_REQUEST_ID, request_id())?;
-    }
-    Ok(client)
+    append_forwarded_for(headers, hop.peer);
+    headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert_with(|| HeaderValue::from_static(if hop.tls { "https" } else { "http" }));
+    headers.entry(X_FORWARDED_HOST).or_insert_with(|| hop.host.clone());
+    headers.entry(X_REQUEST_ID).or_insert_with(request_id);
+    client
 }
 
 /// The client: the peer, or what the proxies that are trusted say of it.
@@ -98,63 +88,65 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = Option<Ip
         .map(|entry| entry.trim().parse().ok())
 }
 
-fn append_forwarded_for(head: &mut RequestHeader, peer: IpAddr) -> Result<()> {
+fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
     use std::fmt::Write;
     let mut value = String::with_capacity(48);
-    for line in head.headers.get_all(&X_FORWARDED_FOR) {
+    for line in headers.get_all(&X_FORWARDED_FOR) {
         if let Ok(line) = line.to_str() {
             value.push_str(line);
             value.push_str(", ");
         }
     }
     let _ = write!(value, "{peer}");
-    head.insert_header(X_FORWARDED_FOR, value)
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
 }
 
 /// A version 4 UUID. It names a request in logs and keeps no secret, so a fast generator will do.
-fn request_id() -> String {
+fn request_id() -> HeaderValue {
     let random = fastrand::u128(..);
     let random = random & !(0xf << 76) | 4 << 76;
     let random = random & !(0x3 << 62) | 2 << 62;
     let hex = format!("{random:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    HeaderValue::try_from(id).expect("hexadecimal digits can stand in a header")
 }
 
 /// Removes `x-envoy-*`, which only a gateway in front of an upstream may set.
-fn remove_envoy_fields(head: &mut RequestHeader) {
+fn remove_envoy_fields(headers: &mut HeaderMap) {
     let is_envoy = |name: &&HeaderName| name.as_str().starts_with("x-envoy-");
-    while let Some(name) = head.headers.keys().find(is_envoy).cloned() {
-        head.remove_header(&name);
+    while let Some(name) = headers.keys().find(is_envoy).cloned() {
+        headers.remove(&name);
     }
 }
 
-fn remove_hop_by_hop_request(head: &mut RequestHeader) {
-    for name in nominated(&head.headers) {
-        head.remove_header(&name);
-    }
-    for name in &HOP_BY_HOP {
-        head.remove_header(name);
-    }
+fn remove_hop_by_hop_request(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
     // Only that trailers are welcome may go on (RFC 9110 10.1.4); gRPC servers ask for it.
-    if let Some(te) = head.headers.get(TE) {
+    if let Some(te) = headers.get(TE) {
         let trailers =
             te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
-        head.remove_header(&TE);
+        headers.remove(TE);
         if trailers {
-            let _ = head.insert_header(TE, HeaderValue::from_static("trailers"));
+            headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
 }
 
 /// Removes from a response what ends at this hop.
-pub fn remove_hop_by_hop_response(head: &mut ResponseHeader) {
-    for name in nominated(&head.headers) {
-        head.remove_header(&name);
+pub fn remove_hop_by_hop_response(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(TRANSFER_ENCODING);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    for name in nominated(headers) {
+        headers.remove(&name);
     }
     for name in &HOP_BY_HOP {
-        head.remove_header(name);
+        headers.remove(name);
     }
-    head.remove_header(&TRANSFER_ENCODING);
 }
 
 /// The fields that `Connection` names, without those whose removal would change who or what the message is.
@@ -190,28 +182,27 @@ mod tests {
         }
     }
 
-    fn request(fields: &[(&'static str, &'static str)]) -> RequestHeader {
-        let mut head = RequestHeader::build_no_case("GET", b"/", None).unwrap();
-        for (name, value) in fields {
-            head.append_header(*name, *value).unwrap();
-        }
-        head
+    fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
     }
 
     fn prepared(
         gateway: &Gateway,
         peer: &str,
         fields: &[(&'static str, &'static str)],
-    ) -> (IpAddr, RequestHeader) {
+    ) -> (IpAddr, HeaderMap) {
         let mut head = request(fields);
         let host = HeaderValue::from_static("a.test");
         let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host };
-        let client = prepare_request(&mut head, gateway, hop).unwrap();
+        let client = prepare_request(&mut head, gateway, hop);
         (client, head)
     }
 
-    fn text<'a>(head: &'a RequestHeader, name: &str) -> &'a str {
-        head.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    fn text<'a>(head: &'a HeaderMap, name: &str) -> &'a str {
+        head.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     #[test]
@@ -281,7 +272,7 @@ mod tests {
                 ("proxy-connection", "close"),
             ],
         );
-        let left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        let left: Vec<_> = head.keys().map(HeaderName::as_str).collect();
         for gone in ["connection", "x-secret", "keep-alive", "upgrade", "proxy-connection"] {
             assert!(!left.contains(&gone), "{gone} in {left:?}");
         }
@@ -292,6 +283,7 @@ mod tests {
     fn a_request_id_is_a_uuid_of_version_4() {
         let id = request_id();
         assert_eq!(id.len(), 36);
+        let id = id.to_str().unwrap();
         assert_eq!(id.as_bytes()[14], b'4');
         assert!(b"89ab".contains(&id.as_bytes()[19]), "{id}");
     }

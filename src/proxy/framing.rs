@@ -6,8 +6,8 @@
 use crate::wire::Wire;
 use bytes::{BufMut, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use pingora::http::ResponseHeader;
 use std::io::Write;
 
 /// How the end of a body is told (RFC 9112 6.3).
@@ -24,32 +24,27 @@ pub enum Framing {
 impl Framing {
     /// Chooses for this response to this request, and says so in the head. `bodiless` says that the response is
     /// known to end with its head.
-    pub fn of(
-        head: &mut ResponseHeader,
-        method: &Method,
-        version: Version,
-        bodiless: bool,
-    ) -> pingora::Result<Self> {
+    pub fn of(head: &mut Parts, method: &Method, version: Version, bodiless: bool) -> Self {
         let status = head.status;
         if status.is_informational() || status == StatusCode::NO_CONTENT {
-            head.remove_header(&CONTENT_LENGTH);
-            return Ok(Self::None);
+            head.headers.remove(CONTENT_LENGTH);
+            return Self::None;
         }
         if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-            return Ok(Self::None);
+            return Self::None;
         }
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         match (length, version) {
-            (Some(length), _) => Ok(Self::Length(length)),
+            (Some(length), _) => Self::Length(length),
             (None, _) if bodiless => {
-                head.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
-                Ok(Self::Length(0))
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                Self::Length(0)
             }
             (None, Version::HTTP_11) => {
-                head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
-                Ok(Self::Chunked)
+                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                Self::Chunked
             }
-            (None, _) => Ok(Self::UntilClose),
+            (None, _) => Self::UntilClose,
         }
     }
 
@@ -104,14 +99,15 @@ impl Framing {
 }
 
 /// Writes a status line and a header section.
-pub fn write_head(out: &mut BytesMut, head: &ResponseHeader) {
+pub fn write_head(out: &mut BytesMut, head: &Parts) {
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(head.status.as_str().as_bytes());
     out.put_u8(b' ');
-    let reason = head.get_reason_phrase().unwrap_or_default();
-    out.put_slice(reason.as_bytes());
+    out.put_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
-    head.header_to_h1_wire(out);
+    for (name, value) in &head.headers {
+        put_field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
     out.put_slice(b"\r\n");
 }
 
@@ -139,11 +135,12 @@ mod tests {
             (200, None, &get, Version::HTTP_11, true, Length(0)),
             (200, None, &get, Version::HTTP_10, false, UntilClose),
         ] {
-            let mut response = ResponseHeader::build(status, None).unwrap();
-            if let Some(length) = length {
-                response.insert_header(CONTENT_LENGTH, length).unwrap();
-            }
-            let got = Framing::of(&mut response, method, version, bodiless).unwrap();
+            let response = http::Response::builder().status(status);
+            let response = length.map_or(http::Response::builder().status(status), |length| {
+                response.header(CONTENT_LENGTH, length)
+            });
+            let (mut response, ()) = response.body(()).unwrap().into_parts();
+            let got = Framing::of(&mut response, method, version, bodiless);
             assert_eq!(got, want, "{status} {length:?} {method} {version:?}");
             assert_eq!(response.headers.contains_key(TRANSFER_ENCODING), want == Chunked);
         }

@@ -2,7 +2,7 @@
 
 use super::downstream::Downstream;
 use super::head::{self, NoHead};
-use super::{Connection, Worker, answer, drained, exchange, http2};
+use super::{Connection, Worker, answer, drained, exchange, http2, target};
 use crate::reply::Reply;
 use crate::wire::Wire;
 use bytes::BytesMut;
@@ -94,9 +94,13 @@ async fn request(
         refuse(wire, connection, Reply::BadRequest).await;
         return None;
     }
-    let Ok(head) = Downstream::take_head(&mut session) else {
-        refuse(wire, connection, Reply::BadRequest).await;
-        return None;
+    let head = Downstream::take_head(&mut session).map_err(|_| Reply::BadRequest).and_then(target::parts);
+    let head = match head {
+        Ok(head) => head,
+        Err(reply) => {
+            refuse(wire, connection, reply).await;
+            return None;
+        }
     };
     let mut down = Downstream::http1(session, wire.clone());
     exchange::serve(worker, connection, head, &mut down).await;

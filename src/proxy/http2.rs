@@ -8,8 +8,8 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
 use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use pingora::http::RequestHeader;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -89,8 +89,7 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
         let (received, sent) = accepting.wire.take_traffic();
         connection.stats.traffic(received, sent);
         let (parts, body) = request.into_parts();
-        let head = RequestHeader::from(parts);
-        if !is_well_formed(&head, connection.gateway.limits.head_fields as usize) {
+        if !is_well_formed(&parts, connection.gateway.limits.head_fields as usize) {
             refuse(respond);
             malformed += 1;
             if malformed >= MOST_MALFORMED {
@@ -102,7 +101,7 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
         let (connection, worker) = (Rc::clone(&connection), Rc::clone(&worker));
         tokio::task::spawn_local(async move {
             let mut down = Downstream::http2(body, respond);
-            exchange::serve(&worker, &connection, head, &mut down).await;
+            exchange::serve(&worker, &connection, parts, &mut down).await;
             drop(active);
         });
     }
@@ -162,7 +161,7 @@ enum Next {
 }
 
 /// RFC 9113 8.2.2 and 8.3.1 beyond what the codec checks, and what is refused over HTTP/1, too.
-fn is_well_formed(head: &RequestHeader, most_fields: usize) -> bool {
+fn is_well_formed(head: &Parts, most_fields: usize) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -172,7 +171,10 @@ fn is_well_formed(head: &RequestHeader, most_fields: usize) -> bool {
         _ => true,
     };
     let lengths = head.headers.get_all(CONTENT_LENGTH).iter().count();
-    let path = head.raw_path().iter().all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#');
+    let path = head
+        .uri
+        .path_and_query()
+        .is_none_or(|target| target.as_str().bytes().all(|byte| byte > b' ' && byte != 0x7f && byte != b'#'));
     let names = head.headers.keys().all(|name| !name.as_str().contains('_'));
     one_host && second.is_none() && lengths <= 1 && path && names && head.headers.len() <= most_fields
 }

@@ -2,10 +2,9 @@
 
 use crate::upstream::Protocol;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
-use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, OrErr, Result};
 
 /// What the upstream is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -28,54 +27,48 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// When host or path cannot stand in a request of that protocol.
-pub fn address(head: &mut RequestHeader, target: &Target<'_>) -> Result<()> {
-    let path = PathAndQuery::try_from(format!("{}{}", target.path, target.query))
-        .or_err(ErrorType::InvalidHTTPHeader, "the path")?;
+pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
+    let path = PathAndQuery::try_from(format!("{}{}", target.path, target.query))?;
     match target.protocol {
         Protocol::Http1 => {
-            head.set_version(Version::HTTP_11);
-            head.set_uri(path.into());
-            head.insert_header(HOST, target.host.clone())?;
-            frame(head, target.end)?;
+            head.version = Version::HTTP_11;
+            head.uri = path.into();
+            head.headers.insert(HOST, target.host.clone());
+            frame(head, target.end);
             if let Some(upgrade) = target.upgrade {
-                head.insert_header(CONNECTION, HeaderValue::from_static("upgrade"))?;
-                head.insert_header(UPGRADE, upgrade.clone())?;
+                head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.insert(UPGRADE, upgrade.clone());
             }
         }
         Protocol::Http2 => {
-            head.set_version(Version::HTTP_2);
-            let authority = Authority::try_from(target.host.as_bytes())
-                .or_err(ErrorType::InvalidHTTPHeader, "the host")?;
+            head.version = Version::HTTP_2;
+            let authority = Authority::try_from(target.host.as_bytes())?;
             let scheme = if target.tls { Scheme::HTTPS } else { Scheme::HTTP };
-            let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
-            head.set_uri(
-                uri.map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "the target", error))?,
-            );
-            head.remove_header(&HOST);
-            head.remove_header(&TRANSFER_ENCODING);
+            head.uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()?;
+            head.headers.remove(HOST);
+            head.headers.remove(TRANSFER_ENCODING);
         }
     }
     Ok(())
 }
 
 /// Says how the body ends: by the length that the client gave, else in chunks.
-fn frame(head: &mut RequestHeader, end: bool) -> Result<()> {
+fn frame(head: &mut Parts, end: bool) {
     let with_length = head.headers.contains_key(CONTENT_LENGTH);
     if end {
-        head.remove_header(&TRANSFER_ENCODING);
+        head.headers.remove(TRANSFER_ENCODING);
         // Servers answer 411 to these methods without a length (RFC 9110 8.6).
         if !with_length && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
-            head.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     } else if !with_length {
-        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    Ok(())
 }
 
 /// The protocol that an HTTP/1.1 client asks to change to. HTTP/2 by upgrade is not among them: RFC 9113 3.1 took
 /// it back, and a tunnel of it would carry requests past the routes.
-pub fn wanted_upgrade(head: &RequestHeader) -> Option<HeaderValue> {
+pub fn wanted_upgrade(head: &Parts) -> Option<HeaderValue> {
     let upgrade = head.headers.get(UPGRADE)?;
     let asked = head.headers.get_all(CONNECTION).iter().any(|line| {
         line.to_str().is_ok_and(|line| line.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
@@ -94,13 +87,12 @@ pub fn wanted_upgrade(head: &RequestHeader) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn request(method: &str, fields: &[(&'static str, &'static str)]) -> RequestHeader {
-        let mut head = RequestHeader::build_no_case(method, b"http://a.test/old", None).unwrap();
+    fn request(method: &str, fields: &[(&'static str, &'static str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri("/old");
         for (name, value) in fields {
-            head.append_header(*name, *value).unwrap();
+            request = request.header(*name, *value);
         }
-        head.set_version(Version::HTTP_11);
-        head
+        request.body(()).unwrap().into_parts().0
     }
 
     fn addressed(
@@ -108,7 +100,7 @@ mod tests {
         end: bool,
         protocol: Protocol,
         fields: &[(&'static str, &'static str)],
-    ) -> RequestHeader {
+    ) -> Parts {
         let mut head = request(method, fields);
         let host = HeaderValue::from_static("b.test:8080");
         let target =
@@ -120,7 +112,7 @@ mod tests {
     #[test]
     fn http1_gets_origin_form_and_a_host() {
         let head = addressed("GET", true, Protocol::Http1, &[]);
-        assert_eq!(head.raw_path(), b"/new?q=1");
+        assert_eq!(head.uri.to_string(), "/new?q=1");
         assert_eq!(head.headers[HOST], "b.test:8080");
     }
 

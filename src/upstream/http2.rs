@@ -5,8 +5,8 @@ use crate::wire::Wire;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
+use http::request::Parts;
 use http::{HeaderMap, Request};
-use pingora::http::{RequestHeader, ResponseHeader};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -96,9 +96,9 @@ impl Http2 {
     }
 
     /// Sends the request's head. Its URI must be absolute.
-    pub async fn send_head(&mut self, head: RequestHeader, end: bool) -> Result<(), UpstreamError> {
+    pub async fn send_head(&mut self, head: Parts, end: bool) -> Result<(), UpstreamError> {
         let mut sender = self.connection.sender.clone().ready().await?;
-        let (response, body) = sender.send_request(Request::from_parts(head.into(), ()), end)?;
+        let (response, body) = sender.send_request(Request::from_parts(head, ()), end)?;
         self.state = State::Head(response);
         self.body = (!end).then_some(body);
         Ok(())
@@ -148,12 +148,12 @@ impl Http2 {
             State::Head(response) => {
                 if let Poll::Ready(Some(informational)) = response.poll_informational(cx) {
                     let (parts, ()) = informational?.into_parts();
-                    return Poll::Ready(Ok(Event::Informational(Box::new(ResponseHeader::from(parts)))));
+                    return Poll::Ready(Ok(Event::Informational(parts)));
                 }
                 let (parts, body) = ready!(Pin::new(response).poll(cx))?.into_parts();
                 let end = body.is_end_stream();
                 self.state = if end { State::Done } else { State::Body(body) };
-                Poll::Ready(Ok(Event::Head(Box::new(ResponseHeader::from(parts)), end)))
+                Poll::Ready(Ok(Event::Head(parts, end)))
             }
             State::Body(body) => match ready!(body.poll_data(cx)) {
                 Some(piece) => {

@@ -4,7 +4,7 @@ use super::connect::Pool;
 use super::http2::Http2;
 use crate::wire::Wire;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::v1::client::HttpSession;
@@ -22,9 +22,9 @@ const HIGH_WATER: usize = 64 * 1024;
 #[derive(Debug)]
 pub enum Event {
     /// 1xx, but not 101.
-    Informational(Box<ResponseHeader>),
+    Informational(response::Parts),
     /// The response's head, and whether nothing follows it.
-    Head(Box<ResponseHeader>, bool),
+    Head(response::Parts, bool),
     Body(Bytes),
     /// The body's end, with trailers.
     Trailers(HeaderMap),
@@ -103,10 +103,10 @@ impl Upstream {
     }
 
     /// Sends the request's head; `end` says that no body follows.
-    pub async fn send_head(&mut self, head: Box<RequestHeader>, end: bool) -> Result<(), UpstreamError> {
+    pub async fn send_head(&mut self, head: request::Parts, end: bool) -> Result<(), UpstreamError> {
         match self {
             Self::Http1(http1) => http1.send_head(head, end).await,
-            Self::Http2(http2) => http2.send_head(*head, end).await,
+            Self::Http2(http2) => http2.send_head(head, end).await,
         }
     }
 
@@ -182,13 +182,13 @@ impl Upstream {
 }
 
 impl Http1 {
-    async fn send_head(&mut self, head: Box<RequestHeader>, end: bool) -> Result<(), UpstreamError> {
+    async fn send_head(&mut self, head: request::Parts, end: bool) -> Result<(), UpstreamError> {
         self.owed = head
             .headers
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.trim().parse().ok());
-        self.session.write_request_header(head).await?;
+        self.session.write_request_header(Box::new(RequestHeader::from(head))).await?;
         if end {
             self.send_body(&[], true).await?;
         }
@@ -242,10 +242,10 @@ impl Http1 {
             )));
         }
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Event::Informational(head));
+            return Ok(Event::Informational((*head).into()));
         }
         self.head_read = true;
-        Ok(Event::Head(head, end))
+        Ok(Event::Head((*head).into(), end))
     }
 
     fn reusable(mut self: Box<Self>) -> Option<((u64, u64), Wire)> {
