@@ -80,14 +80,15 @@ pub struct Worker {
 
 impl Worker {
     /// A worker without connections, which drains them when `shutdown` turns true. Must run in a `LocalSet`.
-    pub fn new(live: Arc<Live>, shutdown: watch::Receiver<bool>) -> Rc<Self> {
+    pub fn new(live: Arc<Live>, limits: &Limits, shutdown: watch::Receiver<bool>) -> Rc<Self> {
         let draining = Rc::new(Cell::new(false));
         let told = Rc::clone(&draining);
         tokio::task::spawn_local(async move {
             drained(shutdown).await;
             told.set(true);
         });
-        Rc::new(Self { live, pool: Pool::new(), draining })
+        let pool = Pool::new(limits.upstream_idle_timeout, limits.head_bytes as usize);
+        Rc::new(Self { live, pool, draining })
     }
 
     /// The revision that serves, once there is one.

@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 
-/// How long an HTTP/1 connection may wait in the pool. Shorter than the 75 s that nginx keeps one open, so that
-/// we, not the upstream, end most of them.
-const IDLE: Duration = Duration::from_secs(60);
 /// How often waiting connections are looked through for dead ones.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How many connections to one endpoint may wait in one worker's pool.
@@ -43,8 +40,12 @@ type Key = (u64, u64);
 type ByPeer<T> = RefCell<HashMap<Key, Vec<T>, FixedState>>;
 
 /// The connections of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
+    /// How long an HTTP/1 connection may wait.
+    idle: Duration,
+    /// A response's head may be so large, in bytes.
+    head_bytes: usize,
     http1: ByPeer<Waiting>,
     http2: ByPeer<Rc<Connection>>,
 }
@@ -56,9 +57,10 @@ struct Waiting {
 }
 
 impl Pool {
-    /// A pool whose dead connections are swept out as long as it lives. Must run in a `LocalSet`.
-    pub fn new() -> Rc<Self> {
-        let pool = Rc::new(Self::default());
+    /// A pool that keeps connections for `idle` and takes response heads of up to `head_bytes`. Dead connections
+    /// are swept out as long as it lives. Must run in a `LocalSet`.
+    pub fn new(idle: Duration, head_bytes: usize) -> Rc<Self> {
+        let pool = Rc::new(Self { idle, head_bytes, http1: RefCell::default(), http2: RefCell::default() });
         let weak = Rc::downgrade(&pool);
         tokio::task::spawn_local(async move {
             loop {
@@ -99,7 +101,7 @@ impl Pool {
                 let waiting = pool.get_mut(&key)?;
                 while let Some(Waiting { wire, .. }) = waiting.pop() {
                     if wire.is_quiet() {
-                        return Some(Upstream::http1(wire, key, true));
+                        return Some(Upstream::http1(wire, key, self.head_bytes, true));
                     }
                 }
                 None
@@ -130,7 +132,7 @@ impl Pool {
         };
         cluster.stats().connected(started.elapsed());
         match protocol {
-            Protocol::Http1 => Ok(Upstream::http1(wire, key, false)),
+            Protocol::Http1 => Ok(Upstream::http1(wire, key, self.head_bytes, false)),
             Protocol::Http2 => {
                 let connection = Rc::new(Connection::open(wire).await?);
                 self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&connection));
@@ -151,7 +153,7 @@ impl Pool {
 
     fn sweep(&self) {
         self.http1.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|one| one.since.elapsed() < IDLE && one.wire.is_quiet());
+            waiting.retain(|one| one.since.elapsed() < self.idle && one.wire.is_quiet());
             !waiting.is_empty()
         });
         self.http2.borrow_mut().retain(|_, connections| {

@@ -13,8 +13,6 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use thiserror::Error;
 
-/// A response head larger than this is refused, as Envoy's 60 KiB does with headers of a request.
-const LARGEST_HEAD: usize = 64 * 1024;
 /// More written than this, and the upstream is given no more of the body until it has taken some.
 const HIGH_WATER: usize = 64 * 1024;
 
@@ -75,6 +73,7 @@ pub struct Http1 {
     session: HttpSession,
     wire: Wire,
     key: (u64, u64),
+    head_bytes: usize,
     pub reused: bool,
     /// Whether the request was sent to its end: the end is written once, whoever asks for it again.
     sent: bool,
@@ -84,9 +83,18 @@ pub struct Http1 {
 }
 
 impl Upstream {
-    pub(super) fn http1(wire: Wire, key: (u64, u64), reused: bool) -> Self {
+    pub(super) fn http1(wire: Wire, key: (u64, u64), head_bytes: usize, reused: bool) -> Self {
         let session = HttpSession::new(Box::new(wire.clone()));
-        Self::Http1(Box::new(Http1 { session, wire, key, reused, sent: false, owed: None, head_read: false }))
+        Self::Http1(Box::new(Http1 {
+            session,
+            wire,
+            key,
+            head_bytes,
+            reused,
+            sent: false,
+            owed: None,
+            head_read: false,
+        }))
     }
 
     /// Whether the connection served before: it may have been closed in the meantime.
@@ -236,9 +244,10 @@ impl Http1 {
     }
 
     fn head(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<Event, UpstreamError> {
-        if self.session.get_headers_raw_bytes().len() > LARGEST_HEAD {
+        if self.session.get_headers_raw_bytes().len() > self.head_bytes {
             return Err(UpstreamError::Protocol(format!(
-                "its response head is larger than {LARGEST_HEAD} bytes"
+                "its response head is larger than {} bytes",
+                self.head_bytes
             )));
         }
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
