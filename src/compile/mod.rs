@@ -2,9 +2,7 @@
 //!
 //! No clock, environment, log or network; it never fails, it returns diagnostics.
 
-mod diagnostic;
-
-pub use diagnostic::{Diagnostic, ObjectRef, Place, Severity};
+pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
 
 use crate::routing::{GatewayId, RoutingTable, SocketId};
 use crate::tls::TlsListener;
