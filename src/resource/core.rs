@@ -21,6 +21,9 @@ pub struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<Box<str>>,
     pub external_name: Option<Box<str>>,
+    /// `IPv4` and `IPv6`, the preferred one first.
+    #[serde(default)]
+    pub ip_families: List<Box<str>>,
     #[serde(default)]
     pub ports: List<ServicePort>,
     pub traffic_distribution: Option<Box<str>>,
