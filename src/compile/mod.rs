@@ -1,15 +1,42 @@
 //! From what users wrote to what it means: a pure, total function.
 //!
-//! No clock, environment, log or network; it never fails, it returns diagnostics.
+//! No clock, environment, log or network; it never fails, it returns diagnostics. One file per pass:
+//!
+//! ```text
+//! gateways ▸ certificates ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table ▸ endpoints
+//! ```
 
-mod diagnostic;
+mod attach;
+mod backends;
+mod certificates;
+mod dump;
+mod durations;
+mod endpoints;
+mod filters;
+mod findings;
+mod gateways;
+mod grants;
+mod matches;
+mod report;
+mod routes;
+mod rules;
+mod table;
+mod trust;
 
-pub use diagnostic::{Diagnostic, ObjectRef, Place, Severity};
+pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
+pub use certificates::Certificates;
+pub use endpoints::endpoints;
+pub use report::{GatewayReport, ListenerReport, ParentReport, RouteReport, Verdict};
 
-use crate::routing::{GatewayId, RoutingTable, SocketId};
-use crate::tls::TlsListener;
+use crate::resource::Snapshot;
+use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable};
+use crate::tls::{TlsListener, TlsMode};
 use crate::upstream::{ClusterSpec, EndpointsKey, EndpointsSpec};
+use backends::Resolver;
+use findings::Findings;
+use gateways::{Bound, Listening};
 use std::collections::BTreeMap;
+use table::Filling;
 
 /// A gateway of `proxy.toml`, as far as it decides what is compiled for it.
 #[derive(Debug, Clone)]
@@ -33,6 +60,12 @@ pub struct Compiled {
     pub sockets: BTreeMap<SocketId, SocketSpec>,
     /// Sorted by object, then by place.
     pub diagnostics: Vec<Diagnostic>,
+    /// What the next compilation is given, so that it knows what was served.
+    pub certificates: Certificates,
+    /// What became of the Gateways that bindings name, in the order of the bindings.
+    pub gateways: Vec<GatewayReport>,
+    /// What became of all routes: the oldest first, then by namespace and name.
+    pub routes: Vec<RouteReport>,
 }
 
 /// What a socket speaks.
@@ -42,4 +75,104 @@ pub enum SocketSpec {
     Http,
     /// TLS first. The listeners are told apart by SNI.
     Tls(Vec<TlsListener>),
+}
+
+/// What a snapshot means for the gateways that `bindings` name, with nothing served before.
+pub fn compile(snapshot: &Snapshot, bindings: &[Binding]) -> Compiled {
+    compile_after(snapshot, bindings, &Certificates::default())
+}
+
+/// What a snapshot means, after a compilation that found `before`: a Secret that became broken keeps its last
+/// good certificate.
+pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certificates) -> Compiled {
+    let mut findings = Findings::default();
+    let mut reader = certificates::Reader { snapshot, before, now: Certificates::default() };
+    let mut bound = gateways::bind(snapshot, bindings, &mut reader, &mut findings);
+    let rules = rules::Rules {
+        regexes: matches::Regexes::default(),
+        backends: Resolver::new(snapshot),
+        clusters: Vec::new(),
+    };
+    let mut filling = Filling::new(snapshot, &mut bound, rules);
+    let routes = routes::in_order(snapshot).iter().map(|route| filling.add(route, &mut findings)).collect();
+    let Filling { rules: compiled, table, .. } = filling;
+    let endpoints = endpoints(snapshot, &compiled.backends.endpoints);
+    let gateways = bound.iter().map(report).collect();
+    let (sockets, tables) = sockets(bound);
+    Compiled {
+        table: RoutingTable::new(tables, table),
+        clusters: compiled.clusters,
+        endpoints,
+        sockets,
+        diagnostics: findings.sorted(&snapshot.diagnostics),
+        certificates: reader.now,
+        gateways,
+        routes,
+    }
+}
+
+/// The sockets of all gateways with the listeners that share them.
+fn sockets(bound: Vec<Bound<'_>>) -> (BTreeMap<SocketId, SocketSpec>, Vec<(SocketId, SocketTable)>) {
+    let mut sockets = BTreeMap::new();
+    let mut tables: BTreeMap<SocketId, SocketTable> = BTreeMap::new();
+    for Bound { binding, entry, listeners } in bound {
+        let metadata = &entry.object.metadata;
+        for listening in listeners.into_iter().filter(|listening| listening.accepted.holds) {
+            let id = SocketId { gateway: binding.id, port: listening.written.port };
+            let name = format!("{}/{}/{}", metadata.namespace, metadata.name, listening.written.name);
+            let terminates = listening.terminates();
+            let Listening { hostname, certificates, grpc, hosts, .. } = listening;
+            tables.entry(id).or_default().insert(&hostname, Listener { name, grpc, hosts });
+            if terminates {
+                let spec = sockets.entry(id).or_insert_with(|| SocketSpec::Tls(Vec::new()));
+                if let SocketSpec::Tls(listeners) = spec {
+                    listeners.push(TlsListener { hostname, mode: TlsMode::Terminate { certificates } });
+                }
+            } else {
+                sockets.insert(id, SocketSpec::Http);
+            }
+        }
+    }
+    (sockets, tables.into_iter().collect())
+}
+
+fn report(bound: &Bound<'_>) -> GatewayReport {
+    let Bound { binding, entry, listeners } = bound;
+    let metadata = &entry.object.metadata;
+    let listeners: Vec<_> = listeners.iter().map(report_listener).collect();
+    let valid = listeners.iter().filter(|listener| listener.accepted.holds).count();
+    let programmed = listeners.iter().any(|listener| listener.programmed.holds);
+    let message = format!("{} of {} listeners are not served", listeners.len() - valid, listeners.len());
+    GatewayReport {
+        id: binding.id,
+        binding: binding.name.clone(),
+        namespace: metadata.namespace.to_string(),
+        name: metadata.name.to_string(),
+        generation: metadata.generation,
+        accepted: match valid {
+            0 => Verdict::no("ListenersNotValid", message),
+            _ if valid == listeners.len() => Verdict::yes("Accepted"),
+            _ => Verdict { holds: true, reason: "ListenersNotValid", message },
+        },
+        programmed: match programmed {
+            true => Verdict::yes("Programmed"),
+            false => Verdict::no("Invalid", "none of its listeners can be served"),
+        },
+        resolved_refs: Verdict::yes("ResolvedRefs"),
+        listeners,
+    }
+}
+
+fn report_listener(listening: &Listening<'_>) -> ListenerReport {
+    ListenerReport {
+        name: listening.written.name.to_string(),
+        port: listening.written.port,
+        protocol: listening.written.protocol.to_string(),
+        attached_routes: listening.attached,
+        supported_kinds: listening.kinds.clone(),
+        accepted: listening.accepted.clone(),
+        programmed: listening.programmed(),
+        resolved_refs: listening.resolved_refs.clone(),
+        conflicted: listening.conflicted.clone(),
+    }
 }

@@ -7,12 +7,14 @@
 //! All lists are sorted by [`Rank`] when the table is built, so the first match wins at run time, and
 //! [`RoutingTable::find`] neither allocates nor locks.
 
+mod dump;
 mod matches;
 mod path;
 mod rank;
 mod rule;
 mod table;
 
+pub use dump::{Page, dump};
 pub use matches::{HeaderMatch, Matches, PathMatch, QueryMatch, TextMatch};
 pub use path::PathIndex;
 pub use rank::{PathRank, Rank};

@@ -45,6 +45,13 @@ pub struct Place {
     pub column: usize,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column } = self;
+        write!(f, "{}:{line}:{column}", file.display())
+    }
+}
+
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, namespace, name } = self;
@@ -63,8 +70,8 @@ impl fmt::Display for Diagnostic {
         if !field.is_empty() {
             write!(f, " {field}")?;
         }
-        if let Some(Place { file, line, column }) = place {
-            write!(f, " ({}:{line}:{column})", file.display())?;
+        if let Some(place) = place {
+            write!(f, " ({place})")?;
         }
         write!(f, ": {message}")
     }

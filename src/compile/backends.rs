@@ -1,0 +1,256 @@
+//! From `backendRefs` to the backends of a cluster.
+
+use super::endpoints::{Slices, backend_key, service_key};
+use super::findings::{Fault, Findings, called, listed, there_is};
+use super::grants::{From, To, allows};
+use super::trust::roots;
+use crate::resource::{
+    Backend, BackendTls, ENVOY_GATEWAY_GROUP, Entry, HttpBackendRef, Resource, Service, ServicePort, Snapshot,
+};
+use crate::upstream::{BackendSpec, EndpointsKey, Protocol, Roots, TlsSpec};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Resolves references to backends, and remembers which endpoints they need.
+pub(super) struct Resolver<'s> {
+    snapshot: &'s Snapshot,
+    slices: Slices<'s>,
+    /// The endpoints of all valid references.
+    pub endpoints: BTreeSet<EndpointsKey>,
+    /// Services that were reported to have no endpoints.
+    reported: BTreeSet<(&'s str, &'s str)>,
+}
+
+impl<'s> Resolver<'s> {
+    pub fn new(snapshot: &'s Snapshot) -> Self {
+        Self {
+            snapshot,
+            slices: Slices::new(snapshot),
+            endpoints: BTreeSet::new(),
+            reported: BTreeSet::new(),
+        }
+    }
+
+    /// The backend that a route's reference means.
+    pub fn resolve(
+        &mut self,
+        from: From<'_>,
+        reference: &HttpBackendRef,
+        findings: &mut Findings,
+    ) -> Result<BackendSpec, Fault> {
+        let HttpBackendRef { group, kind, namespace, name, port, weight: _, filters: _ } = reference;
+        let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or(Service::KIND));
+        let namespace = namespace.as_deref().unwrap_or(from.namespace);
+        let is_service = (group, kind) == ("", Service::KIND);
+        if !is_service && (group, kind) != (ENVOY_GATEWAY_GROUP, Backend::KIND) {
+            let message = format!(
+                "{kind} of group `{group}` cannot be a backend; there are Service, and Backend of {ENVOY_GATEWAY_GROUP}"
+            );
+            return Err(Fault::new("InvalidKind", message));
+        }
+        if !allows(self.snapshot, from, To { group, kind, namespace, name }) {
+            let message = format!(
+                "no ReferenceGrant in namespace {namespace} lets an {} of namespace {} use {}",
+                from.kind,
+                from.namespace,
+                called(kind, namespace, name)
+            );
+            return Err(Fault::new("RefNotPermitted", message));
+        }
+        let grpc = from.kind == "GRPCRoute";
+        if is_service {
+            let entry = found(&self.snapshot.services, namespace, name, "services")?;
+            self.service(entry, *port, grpc, findings)
+        } else {
+            let entry = found(&self.snapshot.backends, namespace, name, "Backends")?;
+            self.backend(entry, grpc, findings)
+        }
+    }
+
+    fn service(
+        &mut self,
+        entry: &'s Entry<Service>,
+        port: Option<u16>,
+        grpc: bool,
+        findings: &mut Findings,
+    ) -> Result<BackendSpec, Fault> {
+        let (namespace, name) = entry.object.metadata.key();
+        let port = service_port(&entry.object, port)?;
+        let (port, app_protocol) = match port {
+            Ok(ServicePort { port, app_protocol, .. }) => (*port, app_protocol.as_deref()),
+            Err(external) => (external, None),
+        };
+        if app_protocol == Some("kubernetes.io/wss") {
+            let message = format!(
+                "port {port} asks for TLS (kubernetes.io/wss), and nothing says whom to trust; it is spoken to in clear text"
+            );
+            findings.warning(entry, "spec.ports", &Fault::new("NoBackendTLSPolicy", message));
+        }
+        self.report_without_endpoints(entry, findings);
+        Ok(BackendSpec {
+            endpoints: self.keep(service_key(namespace, name, port)),
+            protocol: protocol(app_protocol.into_iter(), grpc),
+            tls: None,
+        })
+    }
+
+    /// In files nobody makes EndpointSlices, and a Service without them answers 503 with no other sign.
+    fn report_without_endpoints(&mut self, entry: &'s Entry<Service>, findings: &mut Findings) {
+        let (namespace, name) = entry.object.metadata.key();
+        let external = entry.object.spec.r#type.as_deref() == Some("ExternalName");
+        if entry.place.is_some()
+            && !external
+            && self.slices.of(namespace, name).is_empty()
+            && self.reported.insert((namespace, name))
+        {
+            let message = format!(
+                "no EndpointSlice has the label `kubernetes.io/service-name: {name}`, so it has no endpoints and requests get 503"
+            );
+            findings.warning(entry, "", &Fault::new("NoEndpoints", message));
+        }
+    }
+
+    fn backend(
+        &mut self,
+        entry: &Entry<Backend>,
+        grpc: bool,
+        findings: &mut Findings,
+    ) -> Result<BackendSpec, Fault> {
+        let (namespace, name) = entry.object.metadata.key();
+        let spec = &entry.object.spec;
+        let called = called(Backend::KIND, namespace, name);
+        if spec.r#type.as_deref().is_some_and(|kind| kind != "Endpoints") {
+            return Err(Fault::new(
+                "UnsupportedProtocol",
+                format!("{called}: only type Endpoints is served yet"),
+            ));
+        }
+        let names = spec.endpoints.iter().filter(|endpoint| endpoint.fqdn.is_some()).count();
+        if names > 0 && spec.endpoints.len() > 1 {
+            let message = "only the first of its fqdn endpoints is used; several at once are not served yet";
+            findings.warning(entry, "spec.endpoints", &Fault::new("UnsupportedValue", message));
+        }
+        for (i, endpoint) in spec.endpoints.iter().enumerate() {
+            if let Some(ip) = &endpoint.ip
+                && ip.address.parse::<IpAddr>().is_err()
+            {
+                let message = format!("`{}` is no IP address; it is left out", ip.address);
+                findings.error(
+                    entry,
+                    format!("spec.endpoints[{i}].ip"),
+                    &Fault::new("UnsupportedValue", message),
+                );
+            }
+        }
+        if spec.endpoints.is_empty() {
+            findings.warning(
+                entry,
+                "spec",
+                &Fault::new("NoEndpoints", "it has no endpoints, so requests get 503"),
+            );
+        }
+        let tls = spec.tls.as_deref().map(|tls| self.tls(entry, tls)).transpose().map_err(|fault| {
+            let message = format!("{called}: {}", fault.message);
+            findings.error(entry, "spec.tls", &fault);
+            Fault::new("UnsupportedProtocol", message)
+        })?;
+        if let Some(tls) = spec.tls.as_deref()
+            && tls.client_certificate_ref.is_some()
+        {
+            let message = "a certificate of our own is not sent to backends yet";
+            findings.warning(
+                entry,
+                "spec.tls.clientCertificateRef",
+                &Fault::new("UnsupportedValue", message),
+            );
+        }
+        Ok(BackendSpec {
+            endpoints: self.keep(backend_key(namespace, name)),
+            protocol: protocol(spec.app_protocols.iter().map(|text| &**text), grpc),
+            tls: tls.map(Arc::new),
+        })
+    }
+
+    fn tls(&self, entry: &Entry<Backend>, tls: &BackendTls) -> Result<TlsSpec, Fault> {
+        let endpoint = entry.object.spec.endpoints.first();
+        let own_name = endpoint.and_then(|endpoint| {
+            let named = endpoint.hostname.as_deref();
+            let fqdn = endpoint.fqdn.as_ref().map(|fqdn| &*fqdn.address);
+            let ip = endpoint.ip.as_ref().map(|ip| &*ip.address);
+            named.or(fqdn).or(ip)
+        });
+        let server_name = tls.sni.as_deref().or(own_name).unwrap_or_default().to_ascii_lowercase();
+        let roots = if tls.insecure_skip_verify {
+            Roots::Unverified
+        } else {
+            let well_known = tls.well_known_ca_certificates.as_deref();
+            roots(self.snapshot, &entry.object.metadata.namespace, &tls.ca_certificate_refs, well_known)?
+        };
+        Ok(TlsSpec { server_name, roots, subject_alt_names: Vec::new() })
+    }
+
+    /// The key as it is kept already: the same set of endpoints serves many rules.
+    fn keep(&mut self, key: EndpointsKey) -> EndpointsKey {
+        if let Some(known) = self.endpoints.get(&key) {
+            return known.clone();
+        }
+        self.endpoints.insert(key.clone());
+        key
+    }
+}
+
+fn found<'s, T: Resource>(
+    objects: &'s crate::resource::Objects<T>,
+    namespace: &str,
+    name: &str,
+    plural: &str,
+) -> Result<&'s Entry<T>, Fault> {
+    objects.get(namespace, name).ok_or_else(|| {
+        let there = there_is(objects, namespace, name, plural);
+        Fault::new("BackendNotFound", format!("there is no {}; {there}", called(T::KIND, namespace, name)))
+    })
+}
+
+/// The port of a Service that a reference means. The number alone for an ExternalName, which needs no ports.
+fn service_port(service: &Service, port: Option<u16>) -> Result<Result<&ServicePort, u16>, Fault> {
+    let (namespace, name) = service.metadata.key();
+    let called = called(Service::KIND, namespace, name);
+    let ports = || {
+        let ports: Vec<String> = service
+            .spec
+            .ports
+            .iter()
+            .map(|port| match &port.name {
+                Some(name) => format!("{} ({name})", port.port),
+                None => port.port.to_string(),
+            })
+            .collect();
+        if ports.is_empty() {
+            "it has no ports".to_owned()
+        } else {
+            format!("it has the ports {}", listed(&ports))
+        }
+    };
+    let Some(number) = port else {
+        return Err(Fault::new(
+            "BackendNotFound",
+            format!("the reference to {called} names no port; {}", ports()),
+        ));
+    };
+    match service.spec.ports.iter().find(|port| port.port == number) {
+        Some(port) if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") => {
+            let protocol = port.protocol.as_deref().unwrap_or_default();
+            Err(Fault::new("UnsupportedProtocol", format!("port {number} of {called} is for {protocol}")))
+        }
+        Some(port) => Ok(Ok(port)),
+        None if service.spec.r#type.as_deref() == Some("ExternalName") => Ok(Err(number)),
+        None => Err(Fault::new("BackendNotFound", format!("{called} has no port {number}; {}", ports()))),
+    }
+}
+
+/// What is spoken to a backend (GEP-1911). Names that are not known say nothing; WebSocket is HTTP/1.1.
+fn protocol<'a>(mut names: impl Iterator<Item = &'a str>, grpc: bool) -> Protocol {
+    let h2c = names.any(|name| matches!(name, "kubernetes.io/h2c" | "gateway.envoyproxy.io/h2c"));
+    if grpc || h2c { Protocol::Http2 } else { Protocol::Http1 }
+}

@@ -1,0 +1,129 @@
+//! The certificates of listeners, from Secrets.
+//!
+//! A Secret that becomes broken keeps its last good pair: `compile` is given what it made before, so it stays a
+//! function of what it is given. The same memory saves reading keys again that did not change.
+
+use super::findings::{Fault, Findings, called, there_is};
+use super::grants::{From, To, allows};
+use super::report::Verdict;
+use crate::resource::{Entry, Gateway, Listener, ObjectReference, Secret, Snapshot};
+use crate::tls::Certificate;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The certificates of one compilation, by `namespace/secret`.
+#[derive(Debug, Clone, Default)]
+pub struct Certificates(BTreeMap<String, Known>);
+
+/// A Secret with what it means.
+#[derive(Debug, Clone)]
+struct Known {
+    secret: Arc<Secret>,
+    /// Its certificate, or an earlier one while it is broken.
+    certificate: Option<Arc<Certificate>>,
+    fault: Option<String>,
+}
+
+impl Certificates {
+    /// All certificates that listeners use, sorted by the name of their Secret.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.0.values().filter_map(|known| known.certificate.as_ref())
+    }
+}
+
+/// Reads Secrets for listeners.
+pub(super) struct Reader<'s> {
+    pub snapshot: &'s Snapshot,
+    pub before: &'s Certificates,
+    pub now: Certificates,
+}
+
+impl Reader<'_> {
+    /// The certificates of a listener that terminates TLS, and the verdict on its references. A broken
+    /// reference is reported and takes nothing from the others.
+    pub fn of_listener(
+        &mut self,
+        gateway: &Entry<Gateway>,
+        place: usize,
+        listener: &Listener,
+        findings: &mut Findings,
+    ) -> (Vec<Arc<Certificate>>, Verdict) {
+        let mut verdict = Verdict::yes("ResolvedRefs");
+        let mut certificates = Vec::new();
+        let references = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
+        let mut refuse = |field: String, fault: Fault| {
+            findings.error(gateway, field, &fault);
+            if verdict.holds {
+                verdict = Verdict::no(fault.reason, fault.message);
+            }
+        };
+        if references.is_empty() {
+            let message =
+                "terminates TLS and names no certificate, so no handshake can succeed; add certificateRefs";
+            refuse(format!("spec.listeners[{place}].tls"), Fault::new("InvalidCertificateRef", message));
+        }
+        for (i, reference) in references.iter().enumerate() {
+            let (certificate, fault) = self.read(&gateway.object.metadata.namespace, reference);
+            certificates.extend(certificate);
+            if let Some(fault) = fault {
+                refuse(format!("spec.listeners[{place}].tls.certificateRefs[{i}]"), fault);
+            }
+        }
+        (certificates, verdict)
+    }
+
+    fn read(&mut self, from: &str, reference: &ObjectReference) -> (Option<Arc<Certificate>>, Option<Fault>) {
+        let ObjectReference { group, kind, namespace, name } = reference;
+        let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Secret"));
+        let namespace = namespace.as_deref().unwrap_or(from);
+        if group != "" || kind != "Secret" {
+            let message = format!("a certificate comes from a Secret, not from a {kind} of group `{group}`");
+            return (None, Some(Fault::new("InvalidCertificateRef", message)));
+        }
+        let to = To { group, kind, namespace, name };
+        if !allows(self.snapshot, From { kind: "Gateway", namespace: from }, to) {
+            let message = format!(
+                "no ReferenceGrant in namespace {namespace} lets a Gateway of namespace {from} use {}",
+                called(kind, namespace, name)
+            );
+            return (None, Some(Fault::new("RefNotPermitted", message)));
+        }
+        let Some(entry) = self.snapshot.secrets.get(namespace, name) else {
+            let there = there_is(&self.snapshot.secrets, namespace, name, "Secrets");
+            let message = format!("there is no {}; {there}", called(kind, namespace, name));
+            return (None, Some(Fault::new("InvalidCertificateRef", message)));
+        };
+        let Known { certificate, fault, .. } = self.known(entry);
+        let kept = if certificate.is_some() { "; its last good certificate is still served" } else { "" };
+        let fault = fault.as_ref().map(|fault| {
+            let message = format!("{}: {fault}{kept}", called(kind, namespace, name));
+            Fault::new("InvalidCertificateRef", message)
+        });
+        (certificate.clone(), fault)
+    }
+
+    /// What a Secret means, read once and only when it changed.
+    fn known(&mut self, entry: &Entry<Secret>) -> &Known {
+        let secret = &entry.object;
+        let name = format!("{}/{}", secret.metadata.namespace, secret.metadata.name);
+        let before = self.before.0.get(&name);
+        self.now.0.entry(name).or_insert_with_key(|name| match before {
+            Some(known) if Arc::ptr_eq(&known.secret, secret) || known.secret.same_content(secret) => {
+                known.clone()
+            }
+            _ => {
+                let (certificate, fault) = match certificate(name, secret) {
+                    Ok(certificate) => (Some(Arc::new(certificate)), None),
+                    Err(fault) => (before.and_then(|known| known.certificate.clone()), Some(fault)),
+                };
+                Known { secret: secret.clone(), certificate, fault }
+            }
+        })
+    }
+}
+
+fn certificate(name: &str, secret: &Secret) -> Result<Certificate, String> {
+    let value = |key| secret.get(key).ok_or_else(|| format!("it has no `{key}`"));
+    Certificate::from_pem(name, value("tls.crt")?.reveal(), value("tls.key")?.reveal())
+        .map_err(|error| error.to_string())
+}

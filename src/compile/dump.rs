@@ -1,0 +1,172 @@
+//! What a compilation made, as a page of text: the table in the words of `routing::dump`, then all the rest.
+
+use super::{Compiled, GatewayReport, ListenerReport, ParentReport, RouteReport, SocketSpec, Verdict};
+use crate::resource::ParentRef;
+use crate::routing::{GatewayId, Page, dump};
+use crate::tls::{TlsListener, TlsMode};
+use crate::upstream::{Address, BackendSpec, ClusterSpec, EndpointsSpec, Protocol, Roots, TlsSpec};
+
+impl Compiled {
+    /// The page. It shows no secret.
+    pub fn dump(&self) -> String {
+        let mut page = Page::default();
+        let gateway = |id: GatewayId| {
+            let report = self.gateways.iter().find(|report| report.id == id);
+            report.map_or_else(|| format!("gateway {}", id.0), |report| report.binding.clone())
+        };
+        dump(&self.table, gateway, &mut page);
+        page.open(0, "clusters");
+        self.clusters.iter().for_each(|cluster| dump_cluster(cluster, &mut page));
+        page.open(0, "endpoints");
+        for (key, spec) in &self.endpoints {
+            page.entry(1, &key.0, endpoints_words(spec));
+        }
+        page.open(0, "sockets");
+        for (id, spec) in &self.sockets {
+            dump_socket(&format!("{} {}", gateway(id.gateway), id.port), spec, &mut page);
+        }
+        page.open(0, "gateways");
+        self.gateways.iter().for_each(|report| dump_gateway(report, &mut page));
+        page.open(0, "routes");
+        self.routes.iter().for_each(|report| dump_route(report, &mut page));
+        page.open(0, "diagnostics");
+        self.diagnostics.iter().for_each(|diagnostic| page.item(1, diagnostic));
+        page.into_text()
+    }
+}
+
+fn dump_cluster(cluster: &ClusterSpec, page: &mut Page) {
+    let ClusterSpec { name, backends, connect_timeout: _ } = cluster;
+    page.open(1, name);
+    for BackendSpec { endpoints, protocol, tls } in backends {
+        let protocol = match protocol {
+            Protocol::Http1 => "HTTP/1.1",
+            Protocol::Http2 => "HTTP/2",
+        };
+        let tls = tls.as_ref().map(|tls| tls_words(tls)).unwrap_or_default();
+        page.pair(2, &endpoints.0, format!("{protocol}{tls}"));
+    }
+}
+
+fn tls_words(tls: &TlsSpec) -> String {
+    let TlsSpec { server_name, roots, subject_alt_names } = tls;
+    let roots = match roots {
+        Roots::System => "verified by the system's authorities".to_owned(),
+        Roots::Given(certificates) => format!("verified by {} given authorities", certificates.len()),
+        Roots::Unverified => "not verified".to_owned(),
+    };
+    let names =
+        if subject_alt_names.is_empty() { String::new() } else { format!(", names {subject_alt_names:?}") };
+    format!(" over TLS to {server_name}, {roots}{names}")
+}
+
+fn endpoints_words(spec: &EndpointsSpec) -> String {
+    match spec {
+        EndpointsSpec::Dns { host, port } => format!("DNS {host} port {port}"),
+        EndpointsSpec::Addresses(endpoints) if endpoints.is_empty() => "none".to_owned(),
+        EndpointsSpec::Addresses(endpoints) => {
+            let words = endpoints.iter().map(|endpoint| match &endpoint.address {
+                Address::Ip(address) => address.to_string(),
+                Address::Unix(path) => format!("unix {}", path.display()),
+            });
+            words.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+fn dump_socket(name: &str, spec: &SocketSpec, page: &mut Page) {
+    match spec {
+        SocketSpec::Http => page.entry(1, name, "HTTP"),
+        SocketSpec::Tls(listeners) => {
+            page.open(1, name);
+            for TlsListener { hostname, mode } in listeners {
+                let words = match mode {
+                    TlsMode::Terminate { certificates } if certificates.is_empty() => {
+                        "no certificate".to_owned()
+                    }
+                    TlsMode::Terminate { certificates } => {
+                        let names: Vec<_> =
+                            certificates.iter().map(|certificate| certificate.name.as_str()).collect();
+                        format!("terminates with {}", names.join(", "))
+                    }
+                };
+                page.pair(2, hostname, words);
+            }
+        }
+    }
+}
+
+fn dump_gateway(report: &GatewayReport, page: &mut Page) {
+    let GatewayReport {
+        id: _,
+        binding,
+        namespace,
+        name,
+        generation: _,
+        accepted,
+        programmed,
+        resolved_refs,
+        listeners,
+    } = report;
+    page.open(1, format!("{namespace}/{name} as {binding}"));
+    page.entry(2, "Accepted", words(accepted));
+    page.entry(2, "Programmed", words(programmed));
+    page.entry(2, "ResolvedRefs", words(resolved_refs));
+    for listener in listeners {
+        let ListenerReport {
+            name,
+            port,
+            protocol,
+            attached_routes,
+            supported_kinds,
+            accepted,
+            programmed,
+            resolved_refs,
+            conflicted,
+        } = listener;
+        page.open(2, format!("{name} ({protocol} {port})"));
+        page.entry(3, "attachedRoutes", attached_routes);
+        page.entry(3, "supportedKinds", format!("[{}]", supported_kinds.join(", ")));
+        page.entry(3, "Accepted", words(accepted));
+        page.entry(3, "Programmed", words(programmed));
+        page.entry(3, "ResolvedRefs", words(resolved_refs));
+        page.entry(3, "Conflicted", words(conflicted));
+    }
+}
+
+fn dump_route(report: &RouteReport, page: &mut Page) {
+    let RouteReport { route, place: _, generation: _, parents, resolved_refs, partially_invalid } = report;
+    let name = format!("{} {}/{}", route.kind, route.namespace, route.name);
+    if parents.is_empty() {
+        return page.entry(1, name, "has no parent here");
+    }
+    page.open(1, name);
+    for ParentReport { parent, accepted } in parents {
+        page.entry(2, format!("Accepted by {}", parent_words(parent)), words(accepted));
+    }
+    page.entry(2, "ResolvedRefs", words(resolved_refs));
+    if let Some(verdict) = partially_invalid {
+        page.entry(2, "PartiallyInvalid", words(verdict));
+    }
+}
+
+fn parent_words(parent: &ParentRef) -> String {
+    let ParentRef { group: _, kind: _, namespace, name, section_name, port } = parent;
+    let mut words = match namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_string(),
+    };
+    if let Some(section) = section_name {
+        words.push_str(&format!(" listener {section}"));
+    }
+    if let Some(port) = port {
+        words.push_str(&format!(" port {port}"));
+    }
+    words
+}
+
+/// `True Accepted`, or `False NoMatchingParent, …`. The message itself stands among the diagnostics.
+fn words(verdict: &Verdict) -> String {
+    let Verdict { holds, reason, message: _ } = verdict;
+    format!("{} {reason}", if *holds { "True" } else { "False" })
+}

@@ -1,0 +1,284 @@
+//! From filters as they are written to those that run.
+//!
+//! A filter that cannot be applied is never left out: its rule answers 500 instead (`HTTPRouteRule.filters`).
+
+use super::findings::Fault;
+use crate::filter::{Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Scheme};
+use crate::host::HostPattern;
+use crate::reply::Reply;
+use crate::resource::{self, HeaderModifier, HttpFilter, PathModifier, UrlRewrite};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+/// Headers that say where a message ends or whose connection it is: the data path owns them.
+const FRAMING: [&str; 7] =
+    ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// What is remarkable about a list of filters.
+#[derive(Default)]
+pub(super) struct Remarks {
+    /// Filters that cannot be applied: their place in the list, and why.
+    pub broken: Vec<(usize, Fault)>,
+    /// Filters that can be, but hardly mean what they say.
+    pub odd: Vec<(usize, Fault)>,
+}
+
+/// The filters of a rule or of a backend. `prefixes` says whether every match of the rule is by path prefix.
+pub(super) fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remarks) {
+    let mut filters = Filters::default();
+    let mut remarks = Remarks::default();
+    for (i, filter) in written.iter().enumerate() {
+        if let Err(fault) = add(&mut filters, filter, prefixes) {
+            remarks.broken.push((i, fault));
+        }
+        if filter.request_redirect.as_deref().is_some_and(changes_nothing) {
+            let message = "the redirect leads back to where the request came from; give it a scheme, hostname, port or path";
+            remarks.odd.push((i, Fault::new("NoEffect", message)));
+        }
+    }
+    if filters.redirect.is_some() && filters.rewrite.is_some() {
+        let message = "RequestRedirect and URLRewrite exclude each other; use one of them";
+        remarks.broken.push((written.len() - 1, Fault::new("IncompatibleFilters", message)));
+    }
+    if !remarks.broken.is_empty() {
+        filters = Filters { broken: Some(Reply::BrokenRule), ..Filters::default() };
+    }
+    (filters, remarks)
+}
+
+fn add(filters: &mut Filters, written: &HttpFilter, prefixes: bool) -> Result<(), Fault> {
+    let HttpFilter {
+        r#type,
+        request_header_modifier,
+        response_header_modifier,
+        request_redirect,
+        url_rewrite,
+        request_mirror: _,
+        cors: _,
+        external_auth: _,
+        extension_ref: _,
+    } = written;
+    match &**r#type {
+        "RequestHeaderModifier" => {
+            let edits = edits(required(request_header_modifier, "requestHeaderModifier")?)?;
+            once(&mut filters.request_headers, edits, r#type)
+        }
+        "ResponseHeaderModifier" => {
+            let edits = edits(required(response_header_modifier, "responseHeaderModifier")?)?;
+            once(&mut filters.response_headers, edits, r#type)
+        }
+        "RequestRedirect" => {
+            let redirect = redirect(required(request_redirect, "requestRedirect")?, prefixes)?;
+            once(&mut filters.redirect, redirect, r#type)
+        }
+        "URLRewrite" => {
+            let rewrite = rewrite(required(url_rewrite, "urlRewrite")?, prefixes)?;
+            once(&mut filters.rewrite, rewrite, r#type)
+        }
+        "RequestMirror" | "CORS" | "ExternalAuth" | "ExtensionRef" => Err(unsupported(
+            format!("{type} filters are not served yet, so the rule answers 500", type = r#type),
+        )),
+        other => Err(unsupported(format!("there is no filter of type `{other}`, so the rule answers 500"))),
+    }
+}
+
+fn unsupported(message: impl Into<String>) -> Fault {
+    Fault::new("UnsupportedValue", message)
+}
+
+fn required<'f, T>(field: &'f Option<Box<T>>, name: &str) -> Result<&'f T, Fault> {
+    field
+        .as_deref()
+        .ok_or_else(|| unsupported(format!("the filter has no `{name}`, which its type asks for")))
+}
+
+fn once<T>(place: &mut Option<Box<T>>, filter: T, kind: &str) -> Result<(), Fault> {
+    if place.is_some() {
+        return Err(Fault::new("IncompatibleFilters", format!("a second {kind}; put both into one")));
+    }
+    *place = Some(Box::new(filter));
+    Ok(())
+}
+
+fn edits(written: &HeaderModifier) -> Result<HeaderEdits, Fault> {
+    let HeaderModifier { set, add, remove } = written;
+    let pairs = |headers: &[resource::Header]| -> Result<_, Fault> {
+        headers.iter().map(|header| Ok((name(&header.name)?, value(&header.name, &header.value)?))).collect()
+    };
+    Ok(HeaderEdits {
+        set: pairs(set)?,
+        add: pairs(add)?,
+        remove: remove.iter().map(|text| name(text)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn name(text: &str) -> Result<HeaderName, Fault> {
+    let name = HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| unsupported(format!("`{}` is no header name", text.escape_default())))?;
+    if FRAMING.contains(&name.as_str()) {
+        return Err(unsupported(format!("`{name}` belongs to the connection and cannot be edited")));
+    }
+    Ok(name)
+}
+
+fn value(name: &str, text: &str) -> Result<HeaderValue, Fault> {
+    HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| unsupported(format!("the value of `{name}` has characters that a header cannot have")))
+}
+
+fn changes_nothing(redirect: &resource::Redirect) -> bool {
+    let resource::Redirect { scheme, hostname, path, port, status_code: _ } = redirect;
+    scheme.is_none() && hostname.is_none() && path.is_none() && port.is_none()
+}
+
+fn redirect(written: &resource::Redirect, prefixes: bool) -> Result<Redirect, Fault> {
+    let resource::Redirect { scheme, hostname, path, port, status_code } = written;
+    let scheme = match scheme.as_deref() {
+        None => None,
+        Some("http") => Some(Scheme::Http),
+        Some("https") => Some(Scheme::Https),
+        Some(other) => {
+            return Err(unsupported(format!("there is no scheme `{other}`; there are http and https")));
+        }
+    };
+    let status = match status_code.unwrap_or(302) {
+        301 => StatusCode::MOVED_PERMANENTLY,
+        302 => StatusCode::FOUND,
+        303 => StatusCode::SEE_OTHER,
+        307 => StatusCode::TEMPORARY_REDIRECT,
+        308 => StatusCode::PERMANENT_REDIRECT,
+        other => {
+            return Err(unsupported(format!(
+                "status {other} is no redirect; there are 301, 302, 303, 307 and 308"
+            )));
+        }
+    };
+    let hostname = hostname.as_deref().map(host).transpose()?;
+    Ok(Redirect { scheme, hostname, port: *port, path: path_edit(path.as_ref(), prefixes)?, status })
+}
+
+fn rewrite(written: &UrlRewrite, prefixes: bool) -> Result<Rewrite, Fault> {
+    let UrlRewrite { hostname, path } = written;
+    let hostname = match hostname.as_deref() {
+        Some(text) => Some(value("host", &host(text)?)?),
+        None => None,
+    };
+    Ok(Rewrite { hostname, path: path_edit(path.as_ref(), prefixes)? })
+}
+
+fn host(text: &str) -> Result<String, Fault> {
+    match HostPattern::parse(text) {
+        Some(HostPattern::Exact(name)) => Ok(name),
+        _ => Err(unsupported(format!("`{}` is no host name", text.escape_default()))),
+    }
+}
+
+fn path_edit(written: Option<&PathModifier>, prefixes: bool) -> Result<Option<PathEdit>, Fault> {
+    let Some(PathModifier { r#type, replace_full_path, replace_prefix_match }) = written else {
+        return Ok(None);
+    };
+    match (&**r#type, replace_full_path, replace_prefix_match) {
+        ("ReplaceFullPath", Some(path), _) => Ok(Some(PathEdit::Full(sendable(path)?))),
+        ("ReplacePrefixMatch", _, Some(_)) if !prefixes => Err(Fault::new(
+            "IncompatibleFilters",
+            "ReplacePrefixMatch needs PathPrefix matches, for only they say which prefix to replace",
+        )),
+        ("ReplacePrefixMatch", _, Some(prefix)) => Ok(Some(PathEdit::prefix(&sendable(prefix)?))),
+        ("ReplaceFullPath", None, _) => {
+            Err(unsupported("the path has no `replaceFullPath`, which its type asks for"))
+        }
+        ("ReplacePrefixMatch", _, None) => {
+            Err(unsupported("the path has no `replacePrefixMatch`, which its type asks for"))
+        }
+        (other, _, _) => Err(unsupported(format!(
+            "there is no type `{other}`; there are ReplaceFullPath and ReplacePrefixMatch"
+        ))),
+    }
+}
+
+/// A path that a request line can carry, with its leading slash.
+fn sendable(path: &str) -> Result<String, Fault> {
+    if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'?') {
+        return Err(unsupported(format!(
+            "path `{}` has characters that must be percent-encoded in a path",
+            path.escape_default()
+        )));
+    }
+    Ok(if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(yaml: &str) -> HttpFilter {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_applied_breaks_its_rule() {
+        for (yaml, reason, words) in [
+            ("{type: CORS, cors: {}}", "UnsupportedValue", "not served yet"),
+            ("{type: Sepia}", "UnsupportedValue", "no filter of type `Sepia`"),
+            ("{type: URLRewrite}", "UnsupportedValue", "no `urlRewrite`"),
+            ("{type: RequestRedirect, requestRedirect: {statusCode: 304}}", "UnsupportedValue", "304"),
+            ("{type: RequestRedirect, requestRedirect: {scheme: ftp}}", "UnsupportedValue", "ftp"),
+            (
+                "{type: RequestRedirect, requestRedirect: {hostname: '*.a.test'}}",
+                "UnsupportedValue",
+                "host name",
+            ),
+            (
+                "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}",
+                "IncompatibleFilters",
+                "PathPrefix",
+            ),
+            (
+                "{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: '/a b'}}}",
+                "UnsupportedValue",
+                "percent-encoded",
+            ),
+            (
+                "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x, value: \"a\\r\\nb: c\"}]}}",
+                "UnsupportedValue",
+                "cannot have",
+            ),
+            (
+                "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [Content-Length]}}",
+                "UnsupportedValue",
+                "belongs to the connection",
+            ),
+            (
+                "{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: 'a b', value: c}]}}",
+                "UnsupportedValue",
+                "no header name",
+            ),
+        ] {
+            let (filters, remarks) = compile(&[filter(yaml)], false);
+            let (_, fault) = &remarks.broken[0];
+            assert_eq!(fault.reason, reason, "{yaml}");
+            assert!(fault.message.contains(words), "{yaml}: {}", fault.message);
+            assert_eq!(filters.broken, Some(Reply::BrokenRule), "{yaml}");
+            assert!(filters.request_headers.is_none() && filters.redirect.is_none(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn filters_that_exclude_each_other_break_the_rule() {
+        let redirect = "{type: RequestRedirect, requestRedirect: {scheme: https}}";
+        let rewrite = "{type: URLRewrite, urlRewrite: {hostname: a.test}}";
+        for pair in [[redirect, rewrite], [redirect, redirect]] {
+            let (filters, remarks) = compile(&pair.map(filter), true);
+            assert_eq!(remarks.broken[0].1.reason, "IncompatibleFilters", "{pair:?}");
+            assert!(filters.broken.is_some(), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_header_value_is_forwarded() {
+        let yaml = "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-A, value: ''}]}}";
+        let (filters, remarks) = compile(&[filter(yaml)], true);
+        assert!(remarks.broken.is_empty());
+        let edits = filters.request_headers.unwrap();
+        assert_eq!(edits.set, [(HeaderName::from_static("x-a"), HeaderValue::from_static(""))]);
+    }
+}

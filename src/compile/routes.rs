@@ -1,0 +1,138 @@
+//! HTTPRoutes and GRPCRoutes under one view, in the order in which they win over each other.
+
+use super::findings::{Fault, Findings};
+use crate::resource::{
+    Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef, Place,
+    Resource, Severity, Snapshot, Timeouts,
+};
+use std::sync::LazyLock;
+
+/// The rule of an HTTPRoute that has none, as the API server would write it.
+static DEFAULT_RULE: LazyLock<HttpRule> = LazyLock::new(HttpRule::default);
+
+/// A route as it is written.
+#[derive(Clone, Copy)]
+pub(super) enum Written<'s> {
+    Http(&'s Entry<HttpRoute>),
+    Grpc(&'s Entry<GrpcRoute>),
+}
+
+/// A rule as it is written, without its matches.
+pub(super) struct WrittenRule<'s> {
+    pub index: usize,
+    pub name: Option<&'s str>,
+    pub matches: WrittenMatches<'s>,
+    pub filters: &'s [HttpFilter],
+    pub backend_refs: &'s [HttpBackendRef],
+    pub timeouts: Option<&'s Timeouts>,
+    /// Fields that are set and not served yet.
+    pub not_served: Vec<&'static str>,
+}
+
+/// The matches of either kind.
+pub(super) enum WrittenMatches<'s> {
+    Http(&'s HttpRule),
+    Grpc(&'s GrpcRule),
+}
+
+/// All routes: the oldest first, then by namespace and name.
+pub(super) fn in_order(snapshot: &Snapshot) -> Vec<Written<'_>> {
+    let mut routes: Vec<_> = snapshot.http_routes.iter().map(Written::Http).collect();
+    routes.extend(snapshot.grpc_routes.iter().map(Written::Grpc));
+    routes.sort_by(|a, b| (a.age(), a.metadata().key()).cmp(&(b.age(), b.metadata().key())));
+    routes
+}
+
+impl<'s> Written<'s> {
+    pub fn metadata(&self) -> &'s Metadata {
+        match self {
+            Self::Http(entry) => &entry.object.metadata,
+            Self::Grpc(entry) => &entry.object.metadata,
+        }
+    }
+
+    pub fn namespace(&self) -> &'s str {
+        &self.metadata().namespace
+    }
+
+    /// `creationTimestamp` in seconds; 0 where there is none.
+    pub fn age(&self) -> i64 {
+        self.metadata().creation_timestamp.unwrap_or_default()
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Http(_) => HttpRoute::KIND,
+            Self::Grpc(_) => GrpcRoute::KIND,
+        }
+    }
+
+    pub fn place(&self) -> Option<&'s Place> {
+        match self {
+            Self::Http(entry) => entry.place.as_ref(),
+            Self::Grpc(entry) => entry.place.as_ref(),
+        }
+    }
+
+    pub fn parent_refs(&self) -> &'s [ParentRef] {
+        match self {
+            Self::Http(entry) => &entry.object.spec.parent_refs,
+            Self::Grpc(entry) => &entry.object.spec.parent_refs,
+        }
+    }
+
+    pub fn hostnames(&self) -> &'s [Box<str>] {
+        match self {
+            Self::Http(entry) => &entry.object.spec.hostnames,
+            Self::Grpc(entry) => &entry.object.spec.hostnames,
+        }
+    }
+
+    pub fn rules(&self) -> Vec<WrittenRule<'s>> {
+        match self {
+            Self::Http(entry) => match &entry.object.spec.rules {
+                Some(rules) => rules.iter().enumerate().map(http_rule).collect(),
+                None => vec![http_rule((0, &DEFAULT_RULE))],
+            },
+            Self::Grpc(entry) => entry.object.spec.rules.iter().enumerate().map(grpc_rule).collect(),
+        }
+    }
+
+    pub fn note(&self, findings: &mut Findings, severity: Severity, field: impl Into<String>, fault: &Fault) {
+        match (self, severity) {
+            (Self::Http(entry), Severity::Error) => findings.error(entry, field, fault),
+            (Self::Http(entry), Severity::Warning) => findings.warning(entry, field, fault),
+            (Self::Grpc(entry), Severity::Error) => findings.error(entry, field, fault),
+            (Self::Grpc(entry), Severity::Warning) => findings.warning(entry, field, fault),
+        }
+    }
+}
+
+fn http_rule((index, rule): (usize, &HttpRule)) -> WrittenRule<'_> {
+    let HttpRule { name, matches: _, filters, backend_refs, timeouts, retry, session_persistence } = rule;
+    let mut not_served = Vec::new();
+    not_served.extend(retry.is_some().then_some("retry"));
+    not_served.extend(session_persistence.is_some().then_some("sessionPersistence"));
+    WrittenRule {
+        index,
+        name: name.as_deref(),
+        matches: WrittenMatches::Http(rule),
+        filters,
+        backend_refs,
+        timeouts: timeouts.as_deref(),
+        not_served,
+    }
+}
+
+fn grpc_rule((index, rule): (usize, &GrpcRule)) -> WrittenRule<'_> {
+    let GrpcRule { name, matches: _, filters, backend_refs, session_persistence } = rule;
+    WrittenRule {
+        index,
+        name: name.as_deref(),
+        matches: WrittenMatches::Grpc(rule),
+        filters,
+        backend_refs,
+        timeouts: None,
+        not_served: session_persistence.is_some().then_some("sessionPersistence").into_iter().collect(),
+    }
+}

@@ -1,0 +1,183 @@
+//! From the rules of a route as they are written to those that run.
+
+use super::backends::Resolver;
+use super::durations;
+use super::filters::{self, Remarks};
+use super::findings::{Fault, Findings};
+use super::grants::From;
+use super::matches::{self, Ranked, Regexes};
+use super::routes::{Written, WrittenRule};
+use crate::filter::Filters;
+use crate::reply::Reply;
+use crate::resource::Severity;
+use crate::routing::{Backend, Backends, ClusterId, PathMatch, Route, Rule, RuleName};
+use crate::upstream::ClusterSpec;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest weight that the Gateway API allows.
+const MAX_WEIGHT: u32 = 1_000_000;
+/// As Envoy Gateway has it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Compiles rules, one after the other.
+pub(super) struct Rules<'s> {
+    pub regexes: Regexes,
+    pub backends: Resolver<'s>,
+    /// In the order of `routing::ClusterId`.
+    pub clusters: Vec<ClusterSpec>,
+}
+
+/// What came of the rules of one route.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub rules: Vec<(Rule, Vec<Ranked>)>,
+    /// Why rules are not served at all, or answer 500: their indexes.
+    pub dropped: Vec<(usize, Fault)>,
+    pub broken: Vec<(usize, Fault)>,
+    /// What is wrong with the first faulty reference.
+    pub unresolved: Option<Fault>,
+}
+
+/// Notes what is wrong with one rule.
+struct Notes<'a, 's> {
+    route: &'a Written<'s>,
+    rule: usize,
+    findings: &'a mut Findings,
+}
+
+impl Notes<'_, '_> {
+    fn add(&mut self, severity: Severity, field: &str, fault: &Fault) {
+        let field = format!("spec.rules[{}].{field}", self.rule);
+        self.route.note(self.findings, severity, field, fault);
+    }
+}
+
+impl Rules<'_> {
+    /// All rules of a route.
+    pub fn compile(&mut self, route: &Written<'_>, named: &Arc<Route>, findings: &mut Findings) -> Outcome {
+        let mut outcome = Outcome::default();
+        for written in route.rules() {
+            let mut notes = Notes { route, rule: written.index, findings };
+            match matches::compile(&written.matches, &mut self.regexes) {
+                Err((field, fault)) => {
+                    notes.add(Severity::Error, &field, &fault);
+                    outcome.dropped.push((written.index, fault));
+                }
+                Ok(ranked) => {
+                    let rule = self.rule(&written, named, &ranked, &mut notes, &mut outcome);
+                    outcome.rules.push((rule, ranked));
+                }
+            }
+        }
+        outcome
+    }
+
+    fn rule(
+        &mut self,
+        written: &WrittenRule<'_>,
+        named: &Arc<Route>,
+        ranked: &[Ranked],
+        notes: &mut Notes<'_, '_>,
+        outcome: &mut Outcome,
+    ) -> Rule {
+        let WrittenRule {
+            index,
+            name,
+            matches: _,
+            filters: written_filters,
+            backend_refs,
+            timeouts,
+            not_served,
+        } = written;
+        let name = RuleName { route: named.clone(), index: *index, name: name.map(str::to_owned) };
+        for field in not_served {
+            let message = format!("{field} is not served yet; requests go on without it");
+            notes.add(Severity::Warning, field, &Fault::new("UnsupportedValue", message));
+        }
+        let (timeouts, faults) = durations::timeouts(*timeouts);
+        for (field, message) in faults {
+            notes.add(Severity::Error, field, &Fault::new("UnsupportedValue", message));
+        }
+        let prefixes = ranked.iter().all(|(matches, _)| matches!(matches.path, PathMatch::Prefix(_)));
+        let (filters, remarks) = filters::compile(written_filters, prefixes);
+        let broken = note_filters(remarks, "filters", notes);
+        outcome.broken.extend(broken.map(|fault| (*index, fault)));
+        let backends = self.backends(written, &name, prefixes, notes, outcome);
+        if filters.redirect.is_some() && !backend_refs.is_empty() {
+            let message = "the rule redirects, so no request reaches its backends";
+            notes.add(Severity::Warning, "backendRefs", &Fault::new("NoEffect", message));
+        }
+        let answers = filters.redirect.is_some() || filters.broken.is_some();
+        if backend_refs.is_empty() && !answers {
+            let message = "the rule has no backendRefs and no redirect, so it answers 500";
+            notes.add(Severity::Warning, "backendRefs", &Fault::new("NoBackend", message));
+        }
+        Rule { name, filters, backends, timeouts }
+    }
+
+    fn backends(
+        &mut self,
+        written: &WrittenRule<'_>,
+        name: &RuleName,
+        prefixes: bool,
+        notes: &mut Notes<'_, '_>,
+        outcome: &mut Outcome,
+    ) -> Backends {
+        let mut specs = Vec::new();
+        let mut entries = Vec::new();
+        for (i, reference) in written.backend_refs.iter().enumerate() {
+            let from = From { kind: notes.route.kind(), namespace: notes.route.namespace() };
+            let index = match self.backends.resolve(from, reference, notes.findings) {
+                Ok(spec) => {
+                    specs.push(spec);
+                    // More backends than an index can name have no traffic, as if their references were broken.
+                    u16::try_from(specs.len() - 1).ok()
+                }
+                Err(fault) => {
+                    notes.add(Severity::Error, &format!("backendRefs[{i}]"), &fault);
+                    outcome.unresolved.get_or_insert(fault);
+                    None
+                }
+            };
+            let (mut filters, remarks) = filters::compile(&reference.filters, prefixes);
+            note_filters(remarks, &format!("backendRefs[{i}].filters"), notes);
+            let mut weight = reference.weight.unwrap_or(1);
+            if weight > MAX_WEIGHT {
+                let message = format!(
+                    "weight {weight} is more than {MAX_WEIGHT}, which is the most; its share answers 500"
+                );
+                let fault = Fault::new("UnsupportedValue", message);
+                notes.add(Severity::Error, &format!("backendRefs[{i}].weight"), &fault);
+                filters = Filters { broken: Some(Reply::BrokenRule), ..Filters::default() };
+                weight = MAX_WEIGHT;
+                outcome.broken.push((written.index, fault));
+            }
+            entries.push(Backend { weight, filters, index });
+        }
+        let cluster = (!specs.is_empty()).then(|| self.cluster(name, specs));
+        Backends::new(cluster, entries)
+    }
+
+    fn cluster(&mut self, name: &RuleName, backends: Vec<crate::upstream::BackendSpec>) -> ClusterId {
+        let id = u32::try_from(self.clusters.len()).expect("memory ends before four thousand million rules");
+        self.clusters.push(ClusterSpec {
+            name: name.to_string(),
+            backends,
+            connect_timeout: CONNECT_TIMEOUT,
+        });
+        ClusterId(id)
+    }
+}
+
+/// Notes what is remarkable about filters; returns why the first of them breaks its rule.
+fn note_filters(remarks: Remarks, field: &str, notes: &mut Notes<'_, '_>) -> Option<Fault> {
+    let Remarks { broken, odd } = remarks;
+    for (i, fault) in &odd {
+        notes.add(Severity::Warning, &format!("{field}[{i}]"), fault);
+    }
+    for (i, fault) in &broken {
+        notes.add(Severity::Error, &format!("{field}[{i}]"), fault);
+    }
+    broken.into_iter().next().map(|(_, fault)| fault)
+}

@@ -1,0 +1,157 @@
+//! What users wrote: lenient, plain data, read one object at a time.
+//!
+//! Knows no client and no meaning: an unknown value of a field is kept as it is, and `compile` says what is
+//! wrong with it. Fields are kept as small as they can be, for a cluster may have ten thousand routes.
+
+mod backend;
+mod core;
+mod diagnostic;
+mod filter;
+mod gateway;
+mod grant;
+mod grpc;
+mod http;
+mod list;
+mod metadata;
+mod read;
+mod reference;
+mod secret;
+mod snapshot;
+
+pub use self::core::{ConfigMap, Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+pub use self::core::{Namespace, PortName, Service, ServicePort, ServiceSpec};
+pub use self::http::{HttpBackendRef, HttpMatch, HttpPathMatch, HttpRoute, HttpRouteSpec, HttpRule};
+pub use self::http::{Retry, SessionPersistence, Timeouts, ValueMatch};
+pub use backend::{Backend, BackendEndpoint, BackendSpec, BackendTls, HostPort, UnixPath};
+pub use diagnostic::{Diagnostic, ObjectRef, Place, Severity};
+pub use filter::{
+    CookieConfig, Cors, ExternalAuth, ForwardBody, Fraction, GrpcAuth, Header, HeaderModifier, HttpAuth,
+    HttpFilter, PathModifier, Redirect, RequestMirror, UrlRewrite,
+};
+pub use gateway::{
+    AllowedListeners, AllowedRoutes, BackendTlsOfGateway, ClientValidation, FrontendOfPort, FrontendTls,
+    FrontendTlsConfig, Gateway, GatewayAddress, GatewayClass, GatewayClassSpec, GatewaySpec, GatewayTls,
+    Infrastructure, Listener, ListenerTls, RouteKind, RouteNamespaces, Selector, SelectorTerm,
+};
+pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
+pub use grpc::{GrpcBackendRef, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRouteSpec, GrpcRule};
+pub use list::List;
+pub use metadata::{Labels, Metadata};
+pub use read::{Header as ObjectHeader, Reading, Standing, read, standing};
+pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
+pub use secret::{Secret, Sensitive};
+pub use snapshot::{Entry, Objects, Snapshot};
+
+use std::sync::Arc;
+
+/// The API group of the Gateway API.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// The API group of Envoy Gateway's extensions.
+pub const ENVOY_GATEWAY_GROUP: &str = "gateway.envoyproxy.io";
+
+/// A kind of object that is read.
+pub trait Resource {
+    /// `HTTPRoute`.
+    const KIND: &'static str;
+    /// Its API group; empty for the core group.
+    const GROUP: &'static str;
+    /// Whether objects of the kind live in a namespace.
+    const NAMESPACED: bool = true;
+
+    /// Name, namespace, labels.
+    fn metadata(&self) -> &Metadata;
+
+    /// The object's name for diagnostics.
+    fn reference(&self) -> ObjectRef {
+        let Metadata { namespace, name, .. } = self.metadata();
+        ObjectRef { kind: Self::KIND.to_owned(), namespace: namespace.to_string(), name: name.to_string() }
+    }
+}
+
+/// Makes the list of kinds: one line here and one type are all that a new kind needs.
+macro_rules! kinds {
+    ($($variant:ident, $field:ident, $group:expr, $kind:literal, $namespaced:literal;)*) => {
+        /// An object of any kind that is read.
+        #[derive(Debug, Clone)]
+        pub enum Object {
+            $($variant(Arc<$variant>),)*
+        }
+
+        $(impl Resource for $variant {
+            const KIND: &'static str = $kind;
+            const GROUP: &'static str = $group;
+            const NAMESPACED: bool = $namespaced;
+
+            fn metadata(&self) -> &Metadata {
+                &self.metadata
+            }
+        })*
+
+        impl Object {
+            /// The object's name for diagnostics.
+            pub fn reference(&self) -> ObjectRef {
+                match self {
+                    $(Self::$variant(object) => object.reference(),)*
+                }
+            }
+        }
+
+        /// Whether the kind is read, and whether its objects live in a namespace.
+        fn known_kind(group: &str, kind: &str) -> Option<bool> {
+            match (group, kind) {
+                $((group, $kind) if group == $group => Some($namespaced),)*
+                _ => None,
+            }
+        }
+
+        /// Reads an object of a known kind; `None` when the kind is not known.
+        fn read_kind<'de, D: serde::Deserializer<'de>>(
+            group: &str,
+            kind: &str,
+            source: D,
+            unknown: &mut impl FnMut(serde_ignored::Path<'_>),
+        ) -> Result<Option<Object>, D::Error> {
+            Ok(Some(match (group, kind) {
+                $((group, $kind) if group == $group => {
+                    let mut object: $variant = serde_ignored::deserialize(source, unknown)?;
+                    object.metadata.settle($namespaced);
+                    Object::$variant(Arc::new(object))
+                })*
+                _ => return Ok(None),
+            }))
+        }
+
+        impl Snapshot {
+            /// Puts an object among those of its kind.
+            fn push(&mut self, object: Object, place: Option<Place>) {
+                match object {
+                    $(Object::$variant(object) => self.$field.push(Entry { object, place }),)*
+                }
+            }
+
+            /// Sorts every kind and reports objects that are there twice.
+            fn settle(&mut self) {
+                $(self.$field.settle(&mut self.diagnostics);)*
+            }
+
+            /// Objects of all kinds.
+            pub fn len(&self) -> usize {
+                0 $(+ self.$field.len())*
+            }
+        }
+    };
+}
+
+kinds! {
+    GatewayClass, gateway_classes, GATEWAY_GROUP, "GatewayClass", false;
+    Gateway, gateways, GATEWAY_GROUP, "Gateway", true;
+    HttpRoute, http_routes, GATEWAY_GROUP, "HTTPRoute", true;
+    GrpcRoute, grpc_routes, GATEWAY_GROUP, "GRPCRoute", true;
+    ReferenceGrant, reference_grants, GATEWAY_GROUP, "ReferenceGrant", true;
+    Backend, backends, ENVOY_GATEWAY_GROUP, "Backend", true;
+    Service, services, "", "Service", true;
+    EndpointSlice, endpoint_slices, "discovery.k8s.io", "EndpointSlice", true;
+    Secret, secrets, "", "Secret", true;
+    ConfigMap, config_maps, "", "ConfigMap", true;
+    Namespace, namespaces, "", "Namespace", false;
+}

@@ -1,0 +1,336 @@
+//! From the text of a file to objects, one document at a time.
+
+use super::locate::locate;
+use super::split::{Chunk, position, yaml_documents};
+use super::suggest;
+use crate::resource::{Object, ObjectHeader, ObjectRef, Reading, Severity, Standing, read, standing};
+use foldhash::fast::FixedState;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_saphyr::{MessageFormatter, Spanned};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+/// A place within a document: line and column, both counted from 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// One document of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Document {
+    /// The line of the file on which it starts, counted from 0.
+    pub line: usize,
+    /// Of its text: a document that did not change is not read again.
+    hash: u64,
+    pub content: Arc<Content>,
+}
+
+/// What a document holds.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub objects: Vec<(Object, Spot)>,
+    pub faults: Vec<Fault>,
+}
+
+/// What is wrong with a document.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub severity: Severity,
+    pub object: ObjectRef,
+    pub spot: Spot,
+    pub field: String,
+    pub reason: &'static str,
+    pub message: String,
+    /// Whether an object is missing because of it.
+    pub hides: bool,
+}
+
+/// How the text of a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Yaml,
+    Json,
+}
+
+/// Reads all documents of a text, those of `before` that did not change from there.
+pub(super) fn read_documents(text: &str, format: Format, before: &[Document]) -> Vec<Document> {
+    let (chunks, fault) = match format {
+        Format::Yaml => (yaml_documents(text), None),
+        Format::Json => json_documents(text),
+    };
+    let mut known: Vec<&Document> = before.iter().collect();
+    known.sort_by_key(|document| document.hash);
+    let mut documents: Vec<Document> = chunks
+        .into_iter()
+        .map(|Chunk { text, line }| {
+            let hash = FixedState::with_seed(format as u64).hash_one(text);
+            let content = match known.binary_search_by_key(&hash, |document| document.hash) {
+                Ok(found) => known[found].content.clone(),
+                Err(_) => Arc::new(read_content(text, format)),
+            };
+            Document { line, hash, content }
+        })
+        .collect();
+    documents.extend(fault.map(|fault| Document {
+        line: 0,
+        hash: 0,
+        content: Arc::new(Content { objects: Vec::new(), faults: vec![fault] }),
+    }));
+    documents
+}
+
+/// The values of a JSON text, which may follow each other, and what is wrong with the rest of it.
+fn json_documents(text: &str) -> (Vec<Chunk<'_>>, Option<Fault>) {
+    let mut chunks = Vec::new();
+    for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        match value {
+            Ok(value) => {
+                let value = value.get();
+                let line = position(text, value.as_ptr() as usize - text.as_ptr() as usize).0;
+                chunks.push(Chunk { text: value, line });
+            }
+            Err(error) => return (chunks, Some(unreadable(&ObjectHeader::default(), (&error).into()))),
+        }
+    }
+    (chunks, None)
+}
+
+/// An error of either parser.
+struct ParseError {
+    spot: Spot,
+    message: String,
+}
+
+impl From<&serde_saphyr::Error> for ParseError {
+    fn from(error: &serde_saphyr::Error) -> Self {
+        let spot = error.location().map_or(Spot::default(), spot);
+        let message =
+            serde_saphyr::DefaultMessageFormatter.format_message(error.without_snippet()).into_owned();
+        Self { spot, message }
+    }
+}
+
+impl From<&serde_json::Error> for ParseError {
+    fn from(error: &serde_json::Error) -> Self {
+        let spot = Spot { line: error.line().saturating_sub(1), column: error.column().saturating_sub(1) };
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        Self { spot, message }
+    }
+}
+
+fn spot(location: serde_saphyr::Location) -> Spot {
+    let from_zero = |number: u64| usize::try_from(number).unwrap_or_default().saturating_sub(1);
+    Spot { line: from_zero(location.line()), column: from_zero(location.column()) }
+}
+
+fn read_content(text: &str, format: Format) -> Content {
+    let mut content = Content::default();
+    match read_header(text, format) {
+        Err(error) => content.faults.push(unreadable(&ObjectHeader::default(), error)),
+        Ok(header) if is_list(&header) => read_list(text, format, &header, &mut content),
+        Ok(header) => {
+            let start = Spot { line: first_line(text), column: 0 };
+            if claim(&header, start, &mut content) {
+                match read_object(text, format, &header) {
+                    Ok(Some(reading)) => content.take(reading, start, Some(text)),
+                    Ok(None) => {}
+                    Err(error) => content.faults.push(unreadable(&header, error)),
+                }
+            }
+        }
+    }
+    content
+}
+
+/// The line that holds the first word of a document, after its marker and comments.
+fn first_line(text: &str) -> usize {
+    let words = |line: &str| {
+        let line = line.strip_prefix("---").unwrap_or(line).trim();
+        !line.is_empty() && !line.starts_with('#')
+    };
+    text.lines().position(words).unwrap_or_default()
+}
+
+fn read_header(text: &str, format: Format) -> Result<ObjectHeader, ParseError> {
+    match format {
+        Format::Yaml => serde_saphyr::from_str_with_options(text, options()).map_err(|error| (&error).into()),
+        Format::Json => serde_json::from_str(text).map_err(|error| (&error).into()),
+    }
+}
+
+fn read_object(text: &str, format: Format, header: &ObjectHeader) -> Result<Option<Reading>, ParseError> {
+    match format {
+        Format::Yaml => serde_saphyr::with_deserializer_from_str_with_options(text, options(), |source| {
+            read(header, source)
+        })
+        .map_err(|error| (&error).into()),
+        Format::Json => {
+            read(header, &mut serde_json::Deserializer::from_str(text)).map_err(|error| (&error).into())
+        }
+    }
+}
+
+/// Limits that keep a hostile file from costing memory, and that a list of 10,000 objects stays under.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_events: 20_000_000, max_nodes: 10_000_000 },
+        emit_comments: false,
+        with_snippet: false,
+    }
+}
+
+fn is_list(header: &ObjectHeader) -> bool {
+    header.kind.as_deref().is_some_and(|kind| kind.ends_with("List"))
+}
+
+/// `kind: List`, and lists of one kind as `kubectl get -o yaml` writes them.
+fn read_list(text: &str, format: Format, header: &ObjectHeader, content: &mut Content) {
+    #[derive(Deserialize)]
+    struct YamlList {
+        #[serde(default)]
+        items: Option<Vec<Spanned<serde_json::Value>>>,
+    }
+    #[derive(Deserialize)]
+    struct JsonList<'a> {
+        #[serde(borrow, default)]
+        items: Option<Vec<&'a RawValue>>,
+    }
+    let items: Result<Vec<(Spot, serde_json::Value)>, ParseError> = match format {
+        Format::Yaml => serde_saphyr::from_str_with_options::<YamlList>(text, options())
+            .map(|list| {
+                let items = list.items.unwrap_or_default().into_iter();
+                items.map(|item| (spot(item.referenced), item.value)).collect()
+            })
+            .map_err(|error| (&error).into()),
+        Format::Json => serde_json::from_str::<JsonList<'_>>(text)
+            .map(|list| {
+                let place = |item: &RawValue| {
+                    let (line, column) =
+                        position(text, item.get().as_ptr() as usize - text.as_ptr() as usize);
+                    Spot { line, column }
+                };
+                let value = |item: &RawValue| serde_json::from_str(item.get()).unwrap_or_default();
+                list.items.unwrap_or_default().into_iter().map(|item| (place(item), value(item))).collect()
+            })
+            .map_err(|error| (&error).into()),
+    };
+    match items {
+        Err(error) => content.faults.push(unreadable(header, error)),
+        Ok(items) => items.into_iter().for_each(|(spot, item)| read_item(header, spot, item, content)),
+    }
+}
+
+fn read_item(list: &ObjectHeader, spot: Spot, item: serde_json::Value, content: &mut Content) {
+    let error = |error: serde_json::Error| ParseError { spot, message: error.to_string() };
+    let mut header = match ObjectHeader::deserialize(&item).map_err(error) {
+        Ok(header) => header,
+        Err(error) => return content.faults.push(unreadable(&ObjectHeader::default(), error)),
+    };
+    // The items of an `HTTPRouteList` need not say again what they are.
+    header.kind = header.kind.or_else(|| {
+        list.kind
+            .as_deref()
+            .and_then(|kind| kind.strip_suffix("List"))
+            .filter(|kind| !kind.is_empty())
+            .map(Into::into)
+    });
+    header.api_version = header.api_version.or_else(|| list.api_version.clone());
+    if claim(&header, spot, content) {
+        match read(&header, item).map_err(error) {
+            Ok(Some(reading)) => content.take(reading, spot, None),
+            Ok(None) => {}
+            Err(error) => content.faults.push(unreadable(&header, error)),
+        }
+    }
+}
+
+/// Whether the object is one to read; notes it when it is not and should be.
+fn claim(header: &ObjectHeader, spot: Spot, content: &mut Content) -> bool {
+    let mut note = |reason, message| {
+        let object = header.reference();
+        let (severity, field) = (Severity::Warning, String::new());
+        content.faults.push(Fault { severity, object, spot, field, reason, message, hides: false });
+    };
+    match standing(header) {
+        Standing::Read => return true,
+        Standing::NotServed => note(
+            "UnsupportedKind",
+            format!(
+                "{} objects are not served yet; everything goes on as if it were not there",
+                header.kind.as_deref().unwrap_or("such")
+            ),
+        ),
+        Standing::Foreign if header.kind.is_none() => {
+            note("NoKind", "this is no Kubernetes object: it has no `kind`; it is ignored".to_owned());
+        }
+        Standing::Foreign => {}
+    }
+    false
+}
+
+impl Content {
+    fn take(&mut self, reading: Reading, start: Spot, text: Option<&str>) {
+        let Reading { object, unknown } = reading;
+        let reference = object.reference();
+        for path in unknown {
+            let at = text.and_then(|text| locate(text, &path)).map_or(start, spot);
+            self.faults.push(unknown_field(reference.clone(), &path, at));
+        }
+        self.objects.push((object, start));
+    }
+}
+
+fn unknown_field(object: ObjectRef, path: &[String], spot: Spot) -> Fault {
+    let name = path.last().map(String::as_str).unwrap_or_default();
+    let hint = match suggest::field(name) {
+        Some(known) => format!("; did you mean `{known}`?"),
+        None => String::new(),
+    };
+    Fault {
+        severity: Severity::Warning,
+        object,
+        spot,
+        field: written(path),
+        reason: "UnknownField",
+        message: format!("there is no field `{name}` here, it is ignored{hint}"),
+        hides: false,
+    }
+}
+
+/// A path as people write it: `spec.rules[0].backendRef`.
+fn written(path: &[String]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        if segment.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.push_str(&format!("[{segment}]"));
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(segment);
+        }
+    }
+    text
+}
+
+fn unreadable(header: &ObjectHeader, error: ParseError) -> Fault {
+    let ParseError { spot, message } = error;
+    // The words of a parser may quote what it stumbled over.
+    let message = match header.kind.as_deref() {
+        Some("Secret") if !message.contains("stringData") => "the Secret cannot be read".to_owned(),
+        _ => format!("cannot be read: {message}"),
+    };
+    Fault {
+        severity: Severity::Error,
+        object: header.reference(),
+        spot,
+        field: String::new(),
+        reason: "Unreadable",
+        message,
+        hides: true,
+    }
+}

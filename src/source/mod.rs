@@ -1,0 +1,11 @@
+//! Where objects come from. Every source yields a [`Snapshot`](crate::resource::Snapshot): of all objects, at
+//! one moment, with the places where they stand.
+
+mod document;
+mod files;
+mod locate;
+mod split;
+mod suggest;
+mod watch;
+
+pub use files::Files;
