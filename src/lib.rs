@@ -4,6 +4,7 @@ pub mod compile;
 pub mod config;
 pub mod filter;
 pub mod host;
+pub mod listener;
 pub mod live;
 pub mod proxy;
 pub mod reply;

@@ -1,7 +1,10 @@
 //! Certificates: read strictly, chosen by SNI, replaced live.
 
 mod certificate;
+mod choice;
 mod server;
+mod shared;
 
 pub use certificate::{Certificate, CertificateError};
-pub use server::{ServerName, TlsListener, TlsMode, TlsSocket};
+pub use server::{Refusal, ServerName, TlsListener, TlsMode, TlsSocket};
+pub use shared::TlsShared;

@@ -1,0 +1,115 @@
+//! The TLS handshake: the client's hello says which listener it wants, and that one's certificates answer.
+
+use super::inbound::Inbound;
+use crate::live::Live;
+use crate::routing::SocketId;
+use crate::tls::{Refusal, ServerName, TlsSocket};
+use rustls::server::Acceptor;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+
+/// The largest hello that is read. Post-quantum key shares make it 2 KiB; sixteen are far from any real client.
+const MAX_HELLO: usize = 16 * 1024;
+
+/// Why there is no TLS connection. The client has been told.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    #[error("no listener is for the server name that the client asks for")]
+    UnknownName,
+    #[error("the listener for this server name has no certificate")]
+    NoCertificate,
+    #[error("the handshake failed: {0}")]
+    Failed(#[from] io::Error),
+}
+
+/// Does the handshake for a socket of the current revision. The caller bounds the time.
+///
+/// # Errors
+/// The connection is of no use.
+pub async fn handshake(
+    stream: Inbound,
+    live: &Live,
+    socket: SocketId,
+) -> Result<(TlsStream<Inbound>, ServerName), HandshakeError> {
+    let hello = Hello { stream, left: MAX_HELLO };
+    let start = LazyConfigAcceptor::new(Acceptor::default(), hello).await?;
+    let server_name = lower_case(start.client_hello().server_name().unwrap_or_default());
+    let StartHandshake { accepted, io: Hello { mut stream, .. }, .. } = start;
+
+    let chosen = live
+        .load()
+        .and_then(|revision| revision.tls(socket).cloned())
+        .ok_or(Refusal::UnknownName)
+        .and_then(|tls: std::sync::Arc<TlsSocket>| tls.choose(&server_name).cloned());
+    match chosen {
+        Ok(config) => {
+            let stream = StartHandshake::from_parts(accepted, stream).into_stream(config).await?;
+            Ok((stream, server_name))
+        }
+        Err(refusal) => {
+            refuse(&mut stream, refusal).await?;
+            Err(match refusal {
+                Refusal::UnknownName => HandshakeError::UnknownName,
+                Refusal::NoCertificate => HandshakeError::NoCertificate,
+            })
+        }
+    }
+}
+
+/// Names are compared in lower case and without the dot of the root.
+fn lower_case(name: &str) -> ServerName {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into()
+}
+
+/// Sends a fatal alert in the clear, which is all that the client understands before keys are agreed.
+async fn refuse(stream: &mut Inbound, refusal: Refusal) -> io::Result<()> {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    stream.write_all(&[ALERT, 3, 3, 0, 2, FATAL, refusal.alert().into()]).await?;
+    stream.shutdown().await
+}
+
+/// A stream that gives at most so many bytes. Listeners that pass TLS through will need these bytes again, and
+/// this is where they can be kept.
+struct Hello {
+    stream: Inbound,
+    left: usize,
+}
+
+impl AsyncRead for Hello {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            let message = format!("the ClientHello is longer than {MAX_HELLO} bytes");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
+        }
+        let mut part = buf.take(self.left);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+        let n = part.filled().len();
+        buf.advance(n);
+        self.left -= n;
+        read
+    }
+}
+
+impl AsyncWrite for Hello {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,247 @@
+//! The worker threads: each a single-threaded runtime with sockets, connections and upstream pools of its own.
+
+use super::SocketOptions;
+use super::accept::Acceptor;
+use super::bind::bind;
+use super::places::Places;
+use crate::live::Live;
+use crate::proxy::{self, Connection};
+use crate::routing::SocketId;
+use crate::stats;
+use crate::wire::Wire;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{error, warn};
+
+/// How long `close` waits for a worker to let go of its sockets. A worker answers as soon as its turn of work is
+/// done, so this passes only when one is stuck.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// All workers. Dropped, it ends them and cuts their connections.
+#[derive(Debug)]
+pub struct Workers {
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    /// What is bound, by socket. Only the control path locks it.
+    bound: Mutex<BTreeMap<SocketId, Bound>>,
+    places: Arc<Places>,
+    shutdown: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    gateway: String,
+    addresses: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Open { options: SocketOptions, listeners: Vec<StdListener> },
+    Close { id: SocketId, closed: std_mpsc::Sender<()> },
+}
+
+impl Workers {
+    /// Starts `count` threads that serve connections by what `live` holds.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub fn start(count: usize, live: Arc<Live>) -> io::Result<Self> {
+        let of_workers = live.clone();
+        Self::serving(count, live, move |shutdown| {
+            let worker = proxy::Worker::new(of_workers.clone(), shutdown);
+            async move |wire, connection, shutdown| {
+                proxy::serve(wire, connection, Rc::clone(&worker), shutdown).await;
+            }
+        })
+    }
+
+    /// Starts `count` threads with something else than the proxy in them. `make` runs once in each, in its
+    /// `LocalSet`, and gives what serves its connections; that needs not be `Send`, for it never leaves the thread.
+    /// The receiver turns true when the process drains: connections should then end soon.
+    ///
+    /// # Errors
+    /// As [`Workers::start`].
+    pub fn serving<S, F>(count: usize, live: Arc<Live>, make: F) -> io::Result<Self>
+    where
+        F: Fn(watch::Receiver<bool>) -> S + Clone + Send + 'static,
+        S: AsyncFn(Wire, Connection, watch::Receiver<bool>) + 'static,
+    {
+        let places = Arc::new(Places::default());
+        let (shutdown, drained) = watch::channel(false);
+        let mut commands = Vec::with_capacity(count);
+        for index in 0..count.max(1) {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (live, places, drained, make) = (live.clone(), places.clone(), drained.clone(), make.clone());
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                stats::enter_worker(index);
+                LocalSet::new().block_on(&runtime, async move {
+                    let serve = Rc::new(make(drained.clone()));
+                    let worker = Worker { live, places, shutdown: drained, serve, stops: HashMap::new() };
+                    worker.run(receiver).await;
+                });
+            })?;
+            commands.push(sender);
+        }
+        Ok(Self { commands, bound: Mutex::default(), places, shutdown })
+    }
+
+    /// Binds a socket in every worker and accepts connections on it. Returns the bound addresses, which tell the
+    /// port where 0 was asked for.
+    ///
+    /// # Errors
+    /// An address cannot be bound, and nothing is; the error names it and the way out.
+    pub fn open(&self, options: SocketOptions) -> io::Result<Vec<SocketAddr>> {
+        let mut bound = self.bound();
+        if bound.contains_key(&options.id) {
+            let message = format!("{:?} is open already; close it first", options.id);
+            return Err(io::Error::new(ErrorKind::AlreadyExists, message));
+        }
+        if let Some((address, gateway)) = already_ours(&bound, &options.addresses) {
+            let message = format!(
+                "cannot bind {address}: gateway {gateway} of this process has it; map one of the two to another port"
+            );
+            return Err(io::Error::new(ErrorKind::AddrInUse, message));
+        }
+        let sockets = bind(&options.addresses, self.commands.len())?;
+        let addresses: Vec<SocketAddr> = sockets.iter().map(|(address, _)| *address).collect();
+        let mut of_workers: Vec<Vec<StdListener>> = self.commands.iter().map(|_| Vec::new()).collect();
+        for (_, listeners) in sockets {
+            of_workers.iter_mut().zip(listeners).for_each(|(mine, listener)| mine.push(listener));
+        }
+        for (worker, listeners) in self.commands.iter().zip(of_workers) {
+            let command = Command::Open { options: options.clone(), listeners };
+            worker.send(command).map_err(|_| io::Error::other("a worker thread has ended"))?;
+        }
+        let gateway = options.gateway.name.clone();
+        bound.insert(options.id, Bound { gateway, addresses: addresses.clone() });
+        Ok(addresses)
+    }
+
+    /// Stops accepting on a socket. What the kernel has queued is still served, and connections go on. The
+    /// addresses are free when this returns.
+    pub fn close(&self, id: SocketId) {
+        if self.bound().remove(&id).is_some() {
+            self.close_in_workers(&[id]);
+        }
+    }
+
+    /// Ends all connections in order: they are told at once, new ones are still accepted for `grace` (and told),
+    /// then the sockets close. Returns when no connection is left or `timeout` has passed since the call.
+    /// Returns how many connections were left.
+    pub async fn drain(&self, grace: Duration, timeout: Duration) -> u32 {
+        let end = Instant::now() + timeout;
+        self.shutdown.send_replace(true);
+        sleep(grace.min(timeout)).await;
+        let open: Vec<SocketId> = std::mem::take(&mut *self.bound()).into_keys().collect();
+        self.close_in_workers(&open);
+        let _ = timeout_at(end, self.places.emptied()).await;
+        self.places.taken()
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> u32 {
+        self.places.taken()
+    }
+
+    fn close_in_workers(&self, ids: &[SocketId]) {
+        let (closed, all_closed) = std_mpsc::channel();
+        for worker in &self.commands {
+            for &id in ids {
+                // A worker that has ended has closed its sockets.
+                let _ = worker.send(Command::Close { id, closed: closed.clone() });
+            }
+        }
+        drop(closed);
+        let end = std::time::Instant::now() + CLOSING;
+        loop {
+            match all_closed.recv_timeout(end.saturating_duration_since(std::time::Instant::now())) {
+                Ok(()) => {}
+                Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(std_mpsc::RecvTimeoutError::Timeout) => {
+                    return warn!("a worker is busy and has not closed its sockets yet");
+                }
+            }
+        }
+    }
+
+    fn bound(&self) -> MutexGuard<'_, BTreeMap<SocketId, Bound>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first of the addresses that another socket of this process has, with that one's gateway.
+fn already_ours<'a>(
+    bound: &'a BTreeMap<SocketId, Bound>,
+    addresses: &[SocketAddr],
+) -> Option<(SocketAddr, &'a str)> {
+    addresses.iter().filter(|address| address.port() != 0).find_map(|&address| {
+        let owner = bound.values().find(|bound| bound.addresses.contains(&address))?;
+        Some((address, owner.gateway.as_str()))
+    })
+}
+
+/// One thread's share.
+struct Worker<S> {
+    live: Arc<Live>,
+    places: Arc<Places>,
+    shutdown: watch::Receiver<bool>,
+    serve: Rc<S>,
+    /// Ends the accept loops of a socket.
+    stops: HashMap<SocketId, Vec<Loop>>,
+}
+
+/// An accept loop: the one way to end it, and the sign that it has ended.
+struct Loop {
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl<S> Worker<S>
+where
+    S: AsyncFn(Wire, Connection, watch::Receiver<bool>) + 'static,
+{
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Open { options, listeners } => self.open(options, listeners),
+                Command::Close { id, closed } => {
+                    for Loop { stop, ended } in self.stops.remove(&id).into_iter().flatten() {
+                        let _ = stop.send(());
+                        let _ = ended.await;
+                    }
+                    let _ = closed.send(());
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, options: SocketOptions, listeners: Vec<StdListener>) {
+        let id = options.id;
+        let acceptor = Rc::new(Acceptor {
+            options,
+            live: self.live.clone(),
+            places: self.places.clone(),
+            shutdown: self.shutdown.clone(),
+            serve: self.serve.clone(),
+        });
+        let loops = listeners.into_iter().filter_map(|listener| {
+            // Fails only when the runtime has no event queue, which it had when the worker started.
+            let listener = TcpListener::from_std(listener)
+                .inspect_err(|failure| error!("a bound socket cannot be watched: {failure}"))
+                .ok()?;
+            let (stop, stopped) = oneshot::channel();
+            Some(Loop { stop, ended: spawn_local(acceptor.clone().run(listener, stopped)) })
+        });
+        self.stops.insert(id, loops.collect());
+    }
+}
