@@ -76,7 +76,7 @@ impl Reader<'_> {
         let ObjectReference { group, kind, namespace, name } = reference;
         let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Secret"));
         let namespace = namespace.as_deref().unwrap_or(from);
-        if group != "" || kind != "Secret" {
+        if !group.is_empty() || kind != "Secret" {
             let message = format!("a certificate comes from a Secret, not from a {kind} of group `{group}`");
             return (None, Some(Fault::new("InvalidCertificateRef", message)));
         }

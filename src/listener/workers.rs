@@ -4,6 +4,7 @@ use super::SocketOptions;
 use super::accept::Acceptor;
 use super::bind::bind;
 use super::places::Places;
+use crate::config::Limits;
 use crate::live::Live;
 use crate::proxy::{self, Connection};
 use crate::routing::SocketId;
@@ -54,10 +55,10 @@ impl Workers {
     ///
     /// # Errors
     /// When the system gives no thread or no event queue.
-    pub fn start(count: usize, live: Arc<Live>) -> io::Result<Self> {
+    pub fn start(count: usize, live: Arc<Live>, limits: Limits) -> io::Result<Self> {
         let of_workers = live.clone();
         Self::serving(count, live, move |shutdown| {
-            let worker = proxy::Worker::new(of_workers.clone(), shutdown);
+            let worker = proxy::Worker::new(of_workers.clone(), &limits, shutdown);
             async move |wire, connection, shutdown| {
                 proxy::serve(wire, connection, Rc::clone(&worker), shutdown).await;
             }

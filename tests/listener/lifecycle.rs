@@ -175,7 +175,7 @@ async fn a_drain_ends_at_its_timeout_whatever_is_left() {
 
 #[tokio::test]
 async fn the_proxy_answers_on_an_open_socket() {
-    let workers = Workers::start(2, Arc::new(Live::default())).unwrap();
+    let workers = Workers::start(2, Arc::new(Live::default()), trigate::config::Limits::default()).unwrap();
     let address = workers.open(options(Setup::default())).unwrap()[0];
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
