@@ -10,7 +10,7 @@ use crate::live::Live;
 use crate::proxy::Connection;
 use crate::wire::Wire;
 use rustls::HandshakeKind;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -156,9 +156,10 @@ where
         match unserved {
             Unserved::TimedOut => stats.pre_cx_timeout.inc(),
             Unserved::Handshake(HandshakeError::UnknownName) => stats.no_filter_chain_match.inc(),
-            Unserved::Handshake(HandshakeError::NoCertificate | HandshakeError::Failed(_)) => {
-                stats.ssl_connection_error.inc();
-            }
+            Unserved::Handshake(HandshakeError::NoCertificate) => stats.ssl_connection_error.inc(),
+            // As Envoy counts: a client that went away, or only looked whether the port is open, made no error.
+            Unserved::Handshake(HandshakeError::Failed(error)) if error.kind() != ErrorKind::InvalidData => {}
+            Unserved::Handshake(HandshakeError::Failed(_)) => stats.ssl_connection_error.inc(),
             Unserved::Header(_) | Unserved::Gone(_) => {}
         }
     }
@@ -166,7 +167,7 @@ where
 
 /// How long to wait after a failed accept. `None` is a connection that failed by itself: the next one may be well.
 fn pause_after(error: &io::Error) -> Option<Duration> {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut};
+    use ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut};
     let of_the_connection =
         [ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut].contains(&error.kind());
     // EMFILE and ENFILE above all: the connection stays in the queue, so the next accept fails at once.

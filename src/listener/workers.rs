@@ -51,7 +51,7 @@ enum Command {
 }
 
 impl Workers {
-    /// Starts `count` threads that serve connections by what `live` holds.
+    /// Starts `count` threads that serve connections by what `live` holds, within these limits.
     ///
     /// # Errors
     /// When the system gives no thread or no event queue.
@@ -129,7 +129,7 @@ impl Workers {
     }
 
     /// Stops accepting on a socket. What the kernel has queued is still served, and connections go on. The
-    /// addresses are free when this returns.
+    /// addresses are free when this returns, for which it blocks the calling thread for a moment.
     pub fn close(&self, id: SocketId) {
         if self.bound().remove(&id).is_some() {
             self.close_in_workers(&[id]);

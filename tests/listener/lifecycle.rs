@@ -40,15 +40,25 @@ async fn a_socket_can_be_opened_again_and_again() {
 
 #[tokio::test]
 async fn connections_made_before_a_socket_closes_are_served() {
-    let rig = Rig::echo(Setup { workers: 2, ..Setup::default() });
-    // Many at once, so that some are still in the kernel's queue.
-    let mut streams = Vec::new();
-    for _ in 0..200 {
-        streams.push(rig.connect().await);
+    let rig = Rig::serving(Setup::default(), async |mut wire: Wire, _| {
+        if wire.read_u8().await.is_ok_and(|byte| byte == b'b') {
+            // A worker that is busy for a while: what comes meanwhile waits in the kernel's queue.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        wire.push(b"!");
+        let _ = wire.shutdown().await;
+    });
+    let mut busy = rig.connect().await;
+    busy.write_all(b"b").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut queued = Vec::new();
+    for _ in 0..50 {
+        queued.push(rig.connect().await);
     }
     rig.workers.close(SOCKET);
-    for stream in &mut streams {
-        assert_eq!(ask(stream, b"hello").await, b"hello");
+    for stream in &mut queued {
+        stream.write_all(b"q").await.unwrap();
+        assert_eq!(soon(stream.read_u8()).await.unwrap(), b'!');
     }
 }
 
@@ -175,7 +185,7 @@ async fn a_drain_ends_at_its_timeout_whatever_is_left() {
 
 #[tokio::test]
 async fn the_proxy_answers_on_an_open_socket() {
-    let workers = Workers::start(2, Arc::new(Live::default()), trigate::config::Limits::default()).unwrap();
+    let workers = Workers::start(2, Arc::new(Live::default()), Limits::default()).unwrap();
     let address = workers.open(options(Setup::default())).unwrap()[0];
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();

@@ -230,6 +230,9 @@ async fn a_hello_that_is_too_large_or_too_slow_or_no_tls_ends_the_connection() {
     }
     assert!(ends(&mut stream).await);
 
+    // A look whether the port is open; it is no error.
+    drop(rig.connect().await);
+
     let mut silent = rig.connect().await;
     assert!(ends(&mut silent).await);
     until(|| rig.options.stats.sum(|shard| shard.pre_cx_timeout.get()) == 1).await;
