@@ -8,4 +8,4 @@ mod split;
 mod suggest;
 mod watch;
 
-pub use files::Files;
+pub use files::{Files, read_text};
