@@ -83,9 +83,11 @@ fn add(filters: &mut Filters, written: &HttpFilter, prefixes: bool) -> Result<()
             once(&mut filters.rewrite, rewrite, r#type)
         }
         "RequestMirror" | "CORS" | "ExternalAuth" | "ExtensionRef" => Err(unsupported(
-            format!("{type} filters are not served yet, so the rule answers 500", type = r#type),
+            format!("{type} filters are not served yet, so what it belongs to answers 500", type = r#type),
         )),
-        other => Err(unsupported(format!("there is no filter of type `{other}`, so the rule answers 500"))),
+        other => Err(unsupported(format!(
+            "there is no filter of type `{other}`, so what it belongs to answers 500"
+        ))),
     }
 }
 
