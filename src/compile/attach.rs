@@ -121,10 +121,9 @@ fn no_such_listener(gateway: &Bound<'_>, parent: &ParentRef) -> Fault {
     let there: Vec<String> = written()
         .map(|listener| format!("{} ({} {})", listener.name, listener.protocol, listener.port))
         .collect();
-    let near = parent
-        .section_name
-        .as_deref()
-        .and_then(|name| nearest(name, written().map(|listener| &*listener.name)));
+    let near = parent.section_name.as_deref().and_then(|name| {
+        nearest(name, written().map(|listener| &*listener.name)).filter(|near| *near != name)
+    });
     let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     let wanted = match (&parent.section_name, parent.port) {
         (Some(name), Some(port)) => format!("`{name}` on port {port}"),

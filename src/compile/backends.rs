@@ -12,24 +12,19 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Resolves references to backends, and remembers which endpoints they need.
+/// Resolves references to backends.
 pub(super) struct Resolver<'s> {
     snapshot: &'s Snapshot,
     slices: Slices<'s>,
-    /// The endpoints of all valid references.
-    pub endpoints: BTreeSet<EndpointsKey>,
+    /// All keys so far, so that equal ones are kept once.
+    keys: BTreeSet<EndpointsKey>,
     /// Services that were reported to have no endpoints.
     reported: BTreeSet<(&'s str, &'s str)>,
 }
 
 impl<'s> Resolver<'s> {
     pub fn new(snapshot: &'s Snapshot) -> Self {
-        Self {
-            snapshot,
-            slices: Slices::new(snapshot),
-            endpoints: BTreeSet::new(),
-            reported: BTreeSet::new(),
-        }
+        Self { snapshot, slices: Slices::new(snapshot), keys: BTreeSet::new(), reported: BTreeSet::new() }
     }
 
     /// The backend that a route's reference means.
@@ -192,10 +187,10 @@ impl<'s> Resolver<'s> {
 
     /// The key as it is kept already: the same set of endpoints serves many rules.
     fn keep(&mut self, key: EndpointsKey) -> EndpointsKey {
-        if let Some(known) = self.endpoints.get(&key) {
+        if let Some(known) = self.keys.get(&key) {
             return known.clone();
         }
-        self.endpoints.insert(key.clone());
+        self.keys.insert(key.clone());
         key
     }
 }

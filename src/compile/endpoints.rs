@@ -15,7 +15,13 @@ pub fn endpoints<'k>(
     keys: impl IntoIterator<Item = &'k EndpointsKey>,
 ) -> BTreeMap<EndpointsKey, EndpointsSpec> {
     let slices = Slices::new(snapshot);
-    keys.into_iter().map(|key| (key.clone(), resolve(snapshot, &slices, key))).collect()
+    let mut endpoints = BTreeMap::new();
+    for key in keys {
+        if !endpoints.contains_key(key) {
+            endpoints.insert(key.clone(), resolve(snapshot, &slices, key));
+        }
+    }
+    endpoints
 }
 
 /// EndpointSlices by Service.

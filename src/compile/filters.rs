@@ -9,9 +9,10 @@ use crate::reply::Reply;
 use crate::resource::{self, HeaderModifier, HttpFilter, PathModifier, UrlRewrite};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-/// Headers that say where a message ends or whose connection it is: the data path owns them.
-const FRAMING: [&str; 7] =
-    ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+/// Headers that say where a message ends: with one of them changed the next request would be somebody else's.
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+/// Headers of one connection (RFC 9110 7.6.1), which the data path makes for each side by itself.
+const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
 
 /// What is remarkable about a list of filters.
 #[derive(Default)]
@@ -29,6 +30,13 @@ pub(super) fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remar
     for (i, filter) in written.iter().enumerate() {
         if let Err(fault) = add(&mut filters, filter, prefixes) {
             remarks.broken.push((i, fault));
+        }
+        let modifier = filter.request_header_modifier.as_ref().or(filter.response_header_modifier.as_ref());
+        if let Some(name) = modifier.and_then(|modifier| hop_by_hop(modifier)) {
+            let message = format!(
+                "`{name}` belongs to one connection and is made for each side anew; it is left alone"
+            );
+            remarks.odd.push((i, Fault::new("NoEffect", message)));
         }
         if filter.request_redirect.as_deref().is_some_and(changes_nothing) {
             let message = "the redirect leads back to where the request came from; give it a scheme, hostname, port or path";
@@ -75,9 +83,11 @@ fn add(filters: &mut Filters, written: &HttpFilter, prefixes: bool) -> Result<()
             once(&mut filters.rewrite, rewrite, r#type)
         }
         "RequestMirror" | "CORS" | "ExternalAuth" | "ExtensionRef" => Err(unsupported(
-            format!("{type} filters are not served yet, so the rule answers 500", type = r#type),
+            format!("{type} filters are not served yet, so what it belongs to answers 500", type = r#type),
         )),
-        other => Err(unsupported(format!("there is no filter of type `{other}`, so the rule answers 500"))),
+        other => Err(unsupported(format!(
+            "there is no filter of type `{other}`, so what it belongs to answers 500"
+        ))),
     }
 }
 
@@ -102,20 +112,33 @@ fn once<T>(place: &mut Option<Box<T>>, filter: T, kind: &str) -> Result<(), Faul
 fn edits(written: &HeaderModifier) -> Result<HeaderEdits, Fault> {
     let HeaderModifier { set, add, remove } = written;
     let pairs = |headers: &[resource::Header]| -> Result<_, Fault> {
-        headers.iter().map(|header| Ok((name(&header.name)?, value(&header.name, &header.value)?))).collect()
+        let ours = headers.iter().filter(|header| !is_hop_by_hop(&header.name));
+        ours.map(|header| Ok((name(&header.name)?, value(&header.name, &header.value)?))).collect()
     };
+    let remove = remove.iter().filter(|text| !is_hop_by_hop(text));
     Ok(HeaderEdits {
         set: pairs(set)?,
         add: pairs(add)?,
-        remove: remove.iter().map(|text| name(text)).collect::<Result<_, _>>()?,
+        remove: remove.map(|text| name(text)).collect::<Result<_, _>>()?,
     })
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// The first name in a modifier that is not the user's to change.
+fn hop_by_hop(modifier: &HeaderModifier) -> Option<&str> {
+    let HeaderModifier { set, add, remove } = modifier;
+    let edited = set.iter().chain(add).map(|header| &*header.name).chain(remove.iter().map(|name| &**name));
+    edited.into_iter().find(|name| is_hop_by_hop(name))
 }
 
 fn name(text: &str) -> Result<HeaderName, Fault> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| unsupported(format!("`{}` is no header name", text.escape_default())))?;
     if FRAMING.contains(&name.as_str()) {
-        return Err(unsupported(format!("`{name}` belongs to the connection and cannot be edited")));
+        return Err(unsupported(format!("`{name}` says where a message ends and cannot be edited")));
     }
     Ok(name)
 }
@@ -195,9 +218,9 @@ fn path_edit(written: Option<&PathModifier>, prefixes: bool) -> Result<Option<Pa
     }
 }
 
-/// A path that a request line can carry, with its leading slash.
+/// A path that a request line can carry, with its leading slash. It may bring a query along, as some do.
 fn sendable(path: &str) -> Result<String, Fault> {
-    if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'?') {
+    if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(unsupported(format!(
             "path `{}` has characters that must be percent-encoded in a path",
             path.escape_default()
@@ -245,7 +268,7 @@ mod tests {
             (
                 "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [Content-Length]}}",
                 "UnsupportedValue",
-                "belongs to the connection",
+                "says where a message ends",
             ),
             (
                 "{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: 'a b', value: c}]}}",

@@ -96,7 +96,9 @@ pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certifi
     let mut filling = Filling::new(snapshot, &mut bound, rules);
     let routes = routes::in_order(snapshot).iter().map(|route| filling.add(route, &mut findings)).collect();
     let Filling { rules: compiled, table, .. } = filling;
-    let endpoints = endpoints(snapshot, &compiled.backends.endpoints);
+    let keys =
+        compiled.clusters.iter().flat_map(|cluster| &cluster.backends).map(|backend| &backend.endpoints);
+    let endpoints = endpoints(snapshot, keys);
     let gateways = bound.iter().map(report).collect();
     let (sockets, tables) = sockets(bound);
     Compiled {

@@ -141,7 +141,8 @@ impl Rules<'_> {
                 }
             };
             let (mut filters, remarks) = filters::compile(&reference.filters, prefixes);
-            note_filters(remarks, &format!("backendRefs[{i}].filters"), notes);
+            let broken = note_filters(remarks, &format!("backendRefs[{i}].filters"), notes);
+            outcome.broken.extend(broken.map(|fault| (written.index, fault)));
             let mut weight = reference.weight.unwrap_or(1);
             if weight > MAX_WEIGHT {
                 let message = format!(

@@ -53,6 +53,7 @@ impl<'a, 's> Filling<'a, 's> {
             return report;
         }
         let (hostnames, impossible) = hostnames(route, findings);
+        let clusters = self.rules.clusters.len();
         let outcome = self.rules.compile(route, &named, findings);
         let unserved = not_served(&outcome).or(impossible);
         let mut listeners = BTreeMap::new();
@@ -74,7 +75,14 @@ impl<'a, 's> Filling<'a, 's> {
         }
         report.partially_invalid = if unserved.is_none() { partially_invalid(&outcome) } else { None };
         self.note_unserved(route, &listeners, findings);
-        self.insert(route, &named, outcome, &listeners, unserved.is_none());
+        self.count(route, &listeners, unserved.is_none());
+        listeners.retain(|&(g, l), _| self.bound[g].listeners[l].accepted.holds);
+        if listeners.is_empty() {
+            // Nobody asks for its clusters.
+            self.rules.clusters.truncate(clusters);
+        } else {
+            self.insert(route, &named, outcome, &listeners);
+        }
         report
     }
 
@@ -189,11 +197,9 @@ impl<'a, 's> Filling<'a, 's> {
         refused.filter(|_| taken.is_empty())
     }
 
-    fn insert(
+    fn count(
         &mut self,
         route: &Written<'_>,
-        named: &Arc<Route>,
-        outcome: Outcome,
         listeners: &BTreeMap<ListenerId, Vec<HostPattern>>,
         accepted: bool,
     ) {
@@ -202,9 +208,15 @@ impl<'a, 's> Filling<'a, 's> {
             listener.attached += u32::from(accepted);
             listener.grpc |= route.kind() == "GRPCRoute";
         }
-        if listeners.is_empty() {
-            return;
-        }
+    }
+
+    fn insert(
+        &mut self,
+        route: &Written<'_>,
+        named: &Arc<Route>,
+        outcome: Outcome,
+        listeners: &BTreeMap<ListenerId, Vec<HostPattern>>,
+    ) {
         let name = format!("{}/{}", named.namespace, named.name);
         for (rule, ranked) in outcome.rules {
             let place =

@@ -64,7 +64,9 @@ impl Redirect {
         let path =
             self.path.as_ref().map_or(origin.path.into(), |edit| edit.apply(origin.path, origin.matched));
         let port = if port == scheme.port() { String::new() } else { format!(":{port}") };
-        format!("{}://{host}{port}{path}{}", scheme.name(), origin.query)
+        // A path with a query of its own replaces the request's, as in Envoy.
+        let query = if path.contains('?') { "" } else { origin.query };
+        format!("{}://{host}{port}{path}{query}", scheme.name())
     }
 }
 

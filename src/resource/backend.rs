@@ -57,6 +57,7 @@ pub struct BackendTls {
     #[serde(default)]
     pub ca_certificate_refs: List<LocalRef>,
     /// `System`.
+    #[serde(rename = "wellKnownCACertificates")]
     pub well_known_ca_certificates: Option<Box<str>>,
     #[serde(default, deserialize_with = "or_default")]
     pub insecure_skip_verify: bool,

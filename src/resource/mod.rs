@@ -37,7 +37,7 @@ pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use grpc::{GrpcBackendRef, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRouteSpec, GrpcRule};
 pub use list::List;
 pub use metadata::{Labels, Metadata};
-pub use read::{Header as ObjectHeader, Reading, Standing, read, standing};
+pub use read::{Header as ObjectHeader, HeaderMetadata as ObjectMetadata, Reading, Standing, read, standing};
 pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
 pub use secret::{Secret, Sensitive};
 pub use snapshot::{Entry, Objects, Snapshot};

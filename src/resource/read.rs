@@ -33,7 +33,9 @@ impl Header {
 
     /// The object's name for diagnostics, as far as it is known.
     pub fn reference(&self) -> ObjectRef {
-        let kind = self.kind.clone().unwrap_or_else(|| "object".to_owned());
+        let Some(kind) = self.kind.clone() else {
+            return ObjectRef { kind: "document".to_owned(), namespace: String::new(), name: String::new() };
+        };
         let namespaced = known_kind(self.group(), &kind).unwrap_or(true);
         let metadata = self.metadata.clone().unwrap_or_default();
         let namespace = match metadata.namespace {

@@ -1,17 +1,24 @@
 //! References from one object to another.
 
 use super::GATEWAY_GROUP;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `parentRefs[]`: what a route attaches to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+///
+/// A status repeats it as it was written, so what is absent stays so.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentRef {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Box<str>>,
     pub name: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 

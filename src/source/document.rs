@@ -3,7 +3,9 @@
 use super::locate::locate;
 use super::split::{Chunk, position, yaml_documents};
 use super::suggest;
-use crate::resource::{Object, ObjectHeader, ObjectRef, Reading, Severity, Standing, read, standing};
+use crate::resource::{
+    Object, ObjectHeader, ObjectMetadata, ObjectRef, Reading, Severity, Standing, read, standing,
+};
 use foldhash::fast::FixedState;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -130,7 +132,7 @@ fn spot(location: serde_saphyr::Location) -> Spot {
 fn read_content(text: &str, format: Format) -> Content {
     let mut content = Content::default();
     match read_header(text, format) {
-        Err(error) => content.faults.push(unreadable(&ObjectHeader::default(), error)),
+        Err(error) => content.faults.push(unreadable(&guess(text), error)),
         Ok(header) if is_list(&header) => read_list(text, format, &header, &mut content),
         Ok(header) => {
             let start = Spot { line: first_line(text), column: 0 };
@@ -181,6 +183,16 @@ fn options() -> serde_saphyr::Options {
         emit_comments: false,
         with_snippet: false,
     }
+}
+
+/// Which object a document without readable structure seems to be, by its lines.
+fn guess(text: &str) -> ObjectHeader {
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    };
+    let metadata = ObjectMetadata { name: value("  name:"), namespace: value("  namespace:") };
+    ObjectHeader { api_version: value("apiVersion:"), kind: value("kind:"), metadata: Some(metadata) }
 }
 
 fn is_list(header: &ObjectHeader) -> bool {
@@ -322,7 +334,7 @@ fn unreadable(header: &ObjectHeader, error: ParseError) -> Fault {
     // The words of a parser may quote what it stumbled over.
     let message = match header.kind.as_deref() {
         Some("Secret") if !message.contains("stringData") => "the Secret cannot be read".to_owned(),
-        _ => format!("cannot be read: {message}"),
+        _ => format!("cannot be read: {}", plainly(&message)),
     };
     Fault {
         severity: Severity::Error,
@@ -333,4 +345,16 @@ fn unreadable(header: &ObjectHeader, error: ParseError) -> Fault {
         message,
         hides: true,
     }
+}
+
+/// A parser's words without those of a programmer.
+fn plainly(message: &str) -> String {
+    [
+        ("u16", "number up to 65535"),
+        ("u32", "number from 0"),
+        ("i64", "whole number"),
+        ("a boolean", "true or false"),
+    ]
+    .into_iter()
+    .fold(message.to_owned(), |text, (word, plain)| text.replace(word, plain))
 }

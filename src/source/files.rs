@@ -22,6 +22,12 @@ const HALF_WRITTEN: Duration = Duration::from_millis(30);
 /// The clock of file systems ticks slowly: a file this young may change without a trace in its times.
 const YOUNG: Duration = Duration::from_millis(50);
 
+/// All objects of one YAML text that stands in `file`, which is not opened.
+pub fn read_text(file: &Path, text: &str) -> Snapshot {
+    let file = File::new(file.to_owned(), read_documents(text, Format::Yaml, &[]));
+    Snapshot::new(file.objects(), file.diagnostics())
+}
+
 /// The files and folders of a configuration.
 pub struct Files {
     paths: Vec<PathBuf>,
@@ -114,13 +120,7 @@ impl Files {
             .retain(|path, _| found.contains(path) || faults.keys().any(|folder| path.starts_with(folder)));
         look.changed |= self.files.len() != before;
         for path in found {
-            let file = self.files.entry(path).or_insert_with_key(|path| File {
-                path: Arc::new(path.clone()),
-                stamp: None,
-                documents: Vec::new(),
-                kept: Vec::new(),
-                fault: None,
-            });
+            let file = self.files.entry(path).or_insert_with_key(|path| File::new(path.clone(), Vec::new()));
             let of_file = file.look(patience);
             look.changed |= of_file.changed;
             look.doubtful |= of_file.doubtful;
@@ -178,6 +178,10 @@ impl Walk {
 }
 
 impl File {
+    fn new(path: PathBuf, documents: Vec<Document>) -> Self {
+        Self { path: Arc::new(path), stamp: None, documents, kept: Vec::new(), fault: None }
+    }
+
     /// Reads the file again if it changed.
     fn look(&mut self, patience: bool) -> Look {
         let unchanged = Look::default();

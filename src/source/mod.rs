@@ -4,8 +4,10 @@
 mod document;
 mod files;
 mod locate;
+mod pinpoint;
 mod split;
 mod suggest;
 mod watch;
 
-pub use files::Files;
+pub use files::{Files, read_text};
+pub use pinpoint::pinpoint;
