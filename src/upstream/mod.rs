@@ -22,4 +22,4 @@ pub use spec::{
     Address, BackendSpec, ClusterSpec, EndpointSpec, EndpointsKey, EndpointsSpec, Protocol, Roots,
     SubjectAltName, TlsSpec,
 };
-pub use stats::ClusterStats;
+pub use stats::{Closed, ClusterShard, ClusterStats, ClusterTotals};

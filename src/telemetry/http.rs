@@ -1,0 +1,234 @@
+//! What a socket counts of the HTTP spoken over it: Envoy's `http.<prefix>.*` and `listener.<address>.http.*`.
+
+use super::listener::address_label;
+use crate::reply::Reply;
+use crate::stats::{Counter, Histogram, Sharded, Statuses, tally};
+use http::StatusCode;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+tally! {
+    /// What one worker counts for a socket.
+    pub struct HttpShard => HttpTotals {
+        requests: Counter,
+        http2_requests: Counter,
+        statuses: Statuses,
+        /// From the request's head to the end of the exchange.
+        rq_time: Histogram,
+        rq_timeout: Counter,
+        rq_idle_timeout: Counter,
+        rq_header_timeout: Counter,
+        rq_max_duration: Counter,
+        /// Exchanges that we broke off.
+        rq_tx_reset: Counter,
+        rq_too_large: Counter,
+        rq_redirected_with_normalized_path: Counter,
+        rq_ws_on_non_ws_route: Counter,
+        rq_redirect: Counter,
+        rq_direct_response: Counter,
+        no_route: Counter,
+        no_cluster: Counter,
+        cx_total: Counter,
+        cx_http2_total: Counter,
+        cx_ssl_total: Counter,
+        cx_upgrades_total: Counter,
+        cx_destroy: Counter,
+        cx_destroy_local: Counter,
+        cx_destroy_with_request: Counter,
+        cx_idle_timeout: Counter,
+        cx_drain_close: Counter,
+        cx_max_duration: Counter,
+        cx_max_requests: Counter,
+        cx_protocol_error: Counter,
+        /// Bytes read from clients.
+        rx: Counter,
+        /// Bytes written to clients.
+        tx: Counter,
+    }
+    gauges {
+        rq_active,
+        cx_active,
+        cx_http2_active,
+        cx_ssl_active,
+        cx_upgrades_active,
+    }
+}
+
+impl HttpShard {
+    /// Bytes read from a client.
+    pub fn bytes_in(&self, n: usize) {
+        self.rx.add(n as u64);
+    }
+
+    /// Bytes written to a client.
+    pub fn bytes_out(&self, n: usize) {
+        self.tx.add(n as u64);
+    }
+}
+
+/// Counters of one socket's HTTP. They live as long as the socket.
+#[derive(Debug)]
+pub struct HttpStats {
+    prefix: String,
+    address: String,
+    shards: Sharded<HttpShard>,
+}
+
+impl HttpStats {
+    /// Counters for a socket that is bound to this address. They get the name that Envoy Gateway gives them,
+    /// `http-10080` or `https-10443`.
+    pub fn new(tls: bool, address: SocketAddr) -> Self {
+        let scheme = if tls { "https" } else { "http" };
+        Self {
+            prefix: format!("{scheme}-{}", address.port()),
+            address: address_label(address),
+            shards: Sharded::default(),
+        }
+    }
+
+    /// `http-10080`: the metrics' `envoy_http_conn_manager_prefix`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `0.0.0.0_10080`: the metrics' `envoy_listener_address`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The calling worker's counters, for what has no method here.
+    pub fn mine(&self) -> &HttpShard {
+        self.shards.mine()
+    }
+
+    /// The sum of one number over all workers.
+    pub fn sum(&self, number: impl Fn(&HttpShard) -> u64) -> u64 {
+        self.shards.sum(number)
+    }
+
+    /// All that was counted.
+    pub fn total(&self) -> HttpTotals {
+        self.shards.total()
+    }
+
+    /// Sets all counters back to zero; gauges stay.
+    pub fn reset(&self) {
+        self.shards.reset();
+    }
+
+    /// A request's head was read, or could not be. [`Self::request_ended`] must follow.
+    pub fn request_began(&self) {
+        let mine = self.mine();
+        mine.requests.inc();
+        mine.rq_active.inc();
+    }
+
+    /// The exchange is over: the client has its answer, or, with `None`, it was broken off.
+    pub fn request_ended(&self, status: Option<StatusCode>, took: Duration) {
+        let mine = self.mine();
+        mine.rq_active.dec();
+        mine.statuses.count(status.map(|status| status.as_u16()));
+        mine.rq_time.record(took);
+    }
+
+    /// The exchange was broken off by us; without it, one without an answer was broken off by the client.
+    pub fn broke_off(&self) {
+        self.mine().rq_tx_reset.inc();
+    }
+
+    /// Why the gateway answers itself.
+    pub fn replied(&self, reply: Reply) {
+        let mine = self.mine();
+        match reply {
+            Reply::NoRoute | Reply::Misdirected | Reply::MethodNotServed => mine.no_route.inc(),
+            Reply::NoBackend | Reply::BrokenRule => mine.no_cluster.inc(),
+            Reply::BadRequest
+            | Reply::HeadTooLarge
+            | Reply::UnknownTransferCoding
+            | Reply::UnsupportedVersion => mine.cx_protocol_error.inc(),
+            Reply::RequestTimeout => mine.rq_timeout.inc(),
+            Reply::BodyTooLarge => mine.rq_too_large.inc(),
+            Reply::EscapedSlash => mine.rq_redirected_with_normalized_path.inc(),
+            // Faults of upstreams are counted with their cluster.
+            Reply::NoEndpoint
+            | Reply::Overflow
+            | Reply::ConnectFailed
+            | Reply::ConnectTimeout
+            | Reply::UpstreamReset
+            | Reply::UpstreamProtocol
+            | Reply::UpstreamTimeout => {}
+        }
+    }
+
+    /// A connection speaks HTTP/2, for as long as the result lives. All others count as HTTP/1.
+    pub fn speaks_http2(&self) -> SpeaksHttp2<'_> {
+        let mine = self.mine();
+        mine.cx_http2_total.inc();
+        mine.cx_http2_active.inc();
+        SpeaksHttp2(self)
+    }
+
+    /// Bytes read from a client and written to it.
+    pub fn traffic(&self, received: u64, sent: u64) {
+        let mine = self.mine();
+        mine.rx.add(received);
+        mine.tx.add(sent);
+    }
+}
+
+impl Default for HttpStats {
+    /// Counters for a socket that has no port yet.
+    fn default() -> Self {
+        Self::new(false, (Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+}
+
+/// An HTTP/2 connection, counted while it lasts.
+#[derive(Debug)]
+pub struct SpeaksHttp2<'a>(&'a HttpStats);
+
+impl Drop for SpeaksHttp2<'_> {
+    fn drop(&mut self) {
+        self.0.mine().cx_http2_active.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_named_as_envoy_gateway_names_it() {
+        for (tls, address, prefix, label) in [
+            (false, "0.0.0.0:10080", "http-10080", "0.0.0.0_10080"),
+            (true, "[::]:10443", "https-10443", "[__]_10443"),
+        ] {
+            let stats = HttpStats::new(tls, address.parse().expect("an address"));
+            assert_eq!((stats.prefix(), stats.address()), (prefix, label));
+        }
+    }
+
+    #[test]
+    fn a_request_is_active_until_it_ends() {
+        let stats = HttpStats::default();
+        stats.request_began();
+        stats.request_began();
+        stats.request_ended(Some(StatusCode::NOT_FOUND), Duration::from_micros(700));
+        let total = stats.total();
+        assert_eq!((total.requests, total.rq_active), (2, 1));
+        assert_eq!(total.statuses.classes(), [0, 0, 0, 1, 0]);
+        assert_eq!((total.rq_time.buckets[1], total.rq_time.sum_us), (1, 700));
+        stats.request_ended(None, Duration::ZERO);
+        assert_eq!(stats.total().statuses.unanswered(), 1);
+    }
+
+    #[test]
+    fn http2_connections_are_counted_while_they_last() {
+        let stats = HttpStats::default();
+        let speaking = stats.speaks_http2();
+        assert_eq!(stats.sum(|shard| shard.cx_http2_active.get()), 1);
+        drop(speaking);
+        let total = stats.total();
+        assert_eq!((total.cx_http2_active, total.cx_http2_total), (0, 1));
+    }
+}
