@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod config;
+pub mod echo;
 pub mod filter;
 pub mod host;
 pub mod listener;
