@@ -31,8 +31,27 @@ pub enum DevelopmentError {
     Write { file: PathBuf, error: io::Error },
 }
 
-/// Makes an authority and a leaf for `names` when neither `chain` nor `key` is there. Returns the file with
-/// the authority, `ca.crt` beside the chain, or `None` where one of the files is there already.
+/// A leaf with its authority, as PEM.
+pub struct Development {
+    pub authority: String,
+    /// The leaf and the authority.
+    pub chain: String,
+    /// The leaf's key.
+    pub key: String,
+}
+
+/// Makes an authority and a leaf for `names`.
+///
+/// # Errors
+/// A name that no certificate can have.
+pub fn make(names: &[String]) -> Result<Development, DevelopmentError> {
+    let (authority, issuer) = authority()?;
+    let (leaf, key) = leaf(&issuer, names)?;
+    Ok(Development { chain: format!("{leaf}{authority}"), authority, key })
+}
+
+/// Makes them and writes them, when neither `chain` nor `key` is there. Returns the file with the authority,
+/// `ca.crt` beside the chain, or `None` where one of the files is there already.
 ///
 /// # Errors
 /// A name that no certificate can have, or a folder that cannot be written.
@@ -40,15 +59,13 @@ pub fn generate(chain: &Path, key: &Path, names: &[String]) -> Result<Option<Pat
     if chain.exists() || key.exists() {
         return Ok(None);
     }
-    let (authority, issuer) = authority()?;
-    let (leaf, leaf_key) = leaf(&issuer, names)?;
-    let authority_file = chain.with_file_name("ca.crt");
-    // The key comes first: without a chain beside it the next start sees that this one was cut short, and a
-    // watcher never meets a new chain with an old key.
-    write(key, &leaf_key, 0o600)?;
-    write(&authority_file, &authority, 0o644)?;
-    write(chain, &format!("{leaf}{authority}"), 0o644)?;
-    Ok(Some(authority_file))
+    let made = make(names)?;
+    let authority = chain.with_file_name("ca.crt");
+    // The chain comes last: whoever watches never meets a new chain without its key.
+    write(key, &made.key, 0o600)?;
+    write(&authority, &made.authority, 0o644)?;
+    write(chain, &made.chain, 0o644)?;
+    Ok(Some(authority))
 }
 
 fn authority() -> Result<(String, Issuer<'static, KeyPair>), rcgen::Error> {
