@@ -1,0 +1,5 @@
+//! Wires everything; the only module that knows all others.
+
+mod check;
+
+pub use check::check;
