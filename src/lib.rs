@@ -80,6 +80,7 @@
 pub mod app;
 pub mod compile;
 pub mod config;
+pub mod control;
 pub mod echo;
 pub mod filter;
 pub mod host;

@@ -1,6 +1,7 @@
 //! The command line: `run` (which no command means), `check`, `schema`.
 
 use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +31,9 @@ enum Command {
         config: ConfigFile,
         /// Files and folders of manifests, instead of those that the configuration names.
         paths: Vec<PathBuf>,
+        /// Prints what the manifests mean: table, clusters, sockets, conditions.
+        #[arg(long)]
+        dump: bool,
     },
     /// Prints the JSON schema of proxy.toml, for editors.
     Schema,
@@ -38,7 +42,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file.
-    #[arg(short, long = "config", value_name = "FILE", default_value = "proxy.toml")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "proxy.toml")]
     file: PathBuf,
 }
 
@@ -51,9 +55,9 @@ fn main() -> ExitCode {
     let done = match command.unwrap_or(Command::Run(run)) {
         Command::Run(ConfigFile { file }) => {
             log();
-            Config::load(&file).map_err(anyhow::Error::from).map(|_| ExitCode::FAILURE)
+            Config::load(&file).map_err(anyhow::Error::from).and_then(app::run)
         }
-        Command::Check { config, paths } => app::check(&config.file, paths),
+        Command::Check { config, paths, dump } => app::check(&config.file, paths, dump),
         Command::Schema => schema(),
     };
     match done {
@@ -73,5 +77,10 @@ fn schema() -> anyhow::Result<ExitCode> {
 /// What happens is told on standard error; standard output is for what was asked.
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
