@@ -1,1 +1,86 @@
-fn main() {}
+//! The command line: `run` (which no command means), `check`, `schema`.
+
+use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use trigate::app;
+use trigate::config::Config;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An L7 reverse-proxy gateway: serves Gateway API routes from files, on several gateways at once.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves; what happens without a command. Example: trigate run --config proxy.toml
+    Run(ConfigFile),
+    /// Compiles and prints every diagnostic, without opening a socket; exits with 1 on errors.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Files and folders of manifests, instead of those that the configuration names.
+        paths: Vec<PathBuf>,
+        /// Prints what the manifests mean: table, clusters, sockets, conditions.
+        #[arg(long)]
+        dump: bool,
+    },
+    /// Prints the JSON schema of proxy.toml, for editors.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "proxy.toml")]
+    file: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // pingora-rustls compiles ring in as well, and the first default that is installed wins.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .expect("nothing can have installed one before the first statement");
+    let CommandLine { command, run } = CommandLine::parse();
+    let done = match command.unwrap_or(Command::Run(run)) {
+        Command::Run(ConfigFile { file }) => {
+            log();
+            Config::load(&file).map_err(anyhow::Error::from).and_then(app::run)
+        }
+        Command::Check { config, paths, dump } => app::check(&config.file, paths, dump),
+        Command::Schema => schema(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn schema() -> anyhow::Result<ExitCode> {
+    println!("{}", serde_json::to_string_pretty(&Config::schema())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What happens is told on standard error; standard output is for what was asked.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -126,8 +126,8 @@ pub fn shared_sockets(text: &Text<'_>, config: &Config, listeners: &[(&str, u16)
         let Some(earlier) = earlier.filter(|earlier| earlier.path[..2] != later.path[..2]) else { continue };
         let message = format!("{} and {} both bind {}", earlier.what, later.what, later.address);
         let hint = "give one of them another port or another address";
-        // One of the two may be a default that nobody wrote.
-        let written = if text.has_table_of(&later.path) { later } else { earlier };
+        // One of the two may be a default that nobody wrote; of a gateway at least its name is written.
+        let written = if text.has_table_of(&later.path[..later.path.len().min(3)]) { later } else { earlier };
         let found = fault(text, &written.path, message, hint);
         if !faults.iter().any(|other| (other.line, other.column) == (found.line, found.column)) {
             faults.push(found);

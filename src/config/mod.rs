@@ -358,6 +358,17 @@ impl Config {
     /// # Errors
     /// Every mistake that is found, with its line; unreadable TOML hides what else may be wrong.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let config = Self::read(file)?;
+        let Written { file, text } = &config.written;
+        let faults = conflicts::missing_paths(&fault::Text { file, text }, &config);
+        if faults.is_empty() { Ok(config) } else { Err(ConfigError::Faulty(faults)) }
+    }
+
+    /// The same, for a use that reads other manifests than those that the file names.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for paths that are not there.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let unreadable = |error| ConfigError::Unreadable { file: file.to_owned(), error };
         let text = std::fs::read_to_string(file).map_err(unreadable)?;
         let mut config = Self::parse(file, &text)?;
@@ -369,8 +380,7 @@ impl Config {
             // `join` keeps a path that is absolute.
             *path = folder.join(&*path);
         }
-        let faults = conflicts::missing_paths(&fault::Text { file, text: &text }, &config);
-        if faults.is_empty() { Ok(config) } else { Err(ConfigError::Faulty(faults)) }
+        Ok(config)
     }
 
     /// Reads and checks the text of a file, which is named in errors only. Paths stay as they are written.

@@ -4,12 +4,13 @@
 //! must not take down what was served a moment ago. Names that start with a dot are passed over, which are
 //! editors' swap files, `.git`, and the hidden folders of a ConfigMap mount.
 
+use super::certificates::Certificates;
 use super::document::{Document, Fault, Format, Spot, read_documents};
+use super::said;
 use super::watch::Watch;
 use crate::resource::{Diagnostic, Object, ObjectRef, Place, Severity, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub struct Files {
     files: BTreeMap<PathBuf, File>,
     /// What is wrong with configured paths and folders.
     faults: BTreeMap<PathBuf, String>,
+    certificates: Certificates,
     watch: Option<Watch>,
     /// Whether something changed that [`Files::changed`] did not return yet.
     pending: bool,
@@ -71,7 +73,19 @@ struct Look {
 impl Files {
     /// Objects of these files and folders, which need not exist yet. Nothing is read so far.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, files: BTreeMap::new(), faults: BTreeMap::new(), watch: None, pending: false }
+        Self {
+            paths,
+            files: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            certificates: Certificates::default(),
+            watch: None,
+            pending: false,
+        }
+    }
+
+    /// The same with these certificates among the objects, as Secrets.
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
     }
 
     /// All objects as the files have them now; only what changed is read again.
@@ -89,7 +103,8 @@ impl Files {
                 None => self.watch = Some(Watch::new()),
             }
             if let Some(watch) = &mut self.watch {
-                watch.follow(&self.paths);
+                let certificates = self.certificates.paths();
+                watch.follow(&self.paths.iter().chain(certificates).cloned().collect::<Vec<_>>());
             }
             let look = self.look(true);
             self.pending |= look.changed;
@@ -119,6 +134,7 @@ impl Files {
         self.files
             .retain(|path, _| found.contains(path) || faults.keys().any(|folder| path.starts_with(folder)));
         look.changed |= self.files.len() != before;
+        look.changed |= self.certificates.look();
         for path in found {
             let file = self.files.entry(path).or_insert_with_key(|path| File::new(path.clone(), Vec::new()));
             let of_file = file.look(patience);
@@ -132,7 +148,8 @@ impl Files {
         let files = self.files.values();
         let mut diagnostics: Vec<_> = files.clone().flat_map(File::diagnostics).collect();
         diagnostics.extend(self.faults.iter().map(|(path, fault)| of_file(path, None, fault.clone())));
-        Snapshot::new(files.flat_map(File::objects), diagnostics)
+        diagnostics.extend(self.certificates.diagnostics());
+        Snapshot::new(files.flat_map(File::objects).chain(self.certificates.objects()), diagnostics)
     }
 }
 
@@ -296,12 +313,6 @@ fn of_file(path: &Path, place: Option<Place>, fault: String) -> Diagnostic {
         reason: "Unreadable",
         message: format!("{fault}; what was read of it before is still served"),
     }
-}
-
-/// An operating system's error, without its number.
-fn said(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn format(path: &Path) -> Option<Format> {

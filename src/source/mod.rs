@@ -1,6 +1,7 @@
 //! Where objects come from. Every source yields a [`Snapshot`](crate::resource::Snapshot): of all objects, at
 //! one moment, with the places where they stand.
 
+mod certificates;
 mod document;
 mod files;
 mod locate;
@@ -9,5 +10,14 @@ mod split;
 mod suggest;
 mod watch;
 
+pub use certificates::Certificates;
 pub use files::{Files, read_text};
 pub use pinpoint::pinpoint;
+
+use std::io;
+
+/// An operating system's error, without its number.
+fn said(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod choice;
+pub mod dev;
 mod server;
 mod shared;
 

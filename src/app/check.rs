@@ -1,0 +1,64 @@
+//! `trigate check`: what would be served and what is wrong with it, without opening a socket.
+
+use super::counted;
+use crate::compile::{Compiled, Severity, compile};
+use crate::config::{Config, Fault};
+use crate::control::bindings;
+use crate::routing::GatewayId;
+use crate::source::{Certificates, Files};
+use crate::tls::dev;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Prints every diagnostic of the manifests, those at `paths` or else those that the configuration names, and with
+/// `dump` what they mean.
+///
+/// # Errors
+/// The configuration cannot be used.
+pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<ExitCode> {
+    let mut config = if paths.is_empty() { Config::load(file)? } else { Config::read(file)? };
+    if !paths.is_empty() {
+        config.source.files.paths = paths;
+    }
+    let bindings = bindings(&config);
+    let compiled = compile(&files(&config)?.read(), &bindings);
+    let name = |id: GatewayId| bindings[usize::from(id.0)].name.as_str();
+    let listeners: Vec<_> = compiled.sockets.keys().map(|id| (name(id.gateway), id.port)).collect();
+    let shared = config.shared_sockets(&listeners);
+    if dump {
+        print!("{}", compiled.dump());
+    }
+    Ok(print(&compiled, &shared, dump))
+}
+
+/// The manifests of a configuration. A development certificate that a start would make is made here too, but not
+/// written.
+fn files(config: &Config) -> anyhow::Result<Files> {
+    let mut certificates = Certificates::new(config.certificates.values().cloned());
+    for files in config.certificates.values() {
+        if !files.generate.is_empty() && !files.chain.exists() && !files.key.exists() {
+            let made = dev::make(&files.generate)?;
+            certificates.provide(files, made.chain, made.key);
+        }
+    }
+    Ok(Files::new(config.source.files.paths.clone()).with_certificates(certificates))
+}
+
+fn print(compiled: &Compiled, shared: &[Fault], dumped: bool) -> ExitCode {
+    // The dump has the diagnostics already.
+    if !dumped {
+        compiled.diagnostics.iter().for_each(|diagnostic| println!("{diagnostic}"));
+    }
+    shared.iter().for_each(|fault| println!("error: {fault}"));
+    let errors = compiled.diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
+    let warnings = compiled.diagnostics.len() - errors;
+    let errors = errors + shared.len();
+    eprintln!(
+        "{} with {}: {}, {}",
+        counted(compiled.routes.len(), "route"),
+        counted(compiled.table.rules().len(), "rule"),
+        counted(errors, "error"),
+        counted(warnings, "warning"),
+    );
+    if errors > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

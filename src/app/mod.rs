@@ -1,0 +1,13 @@
+//! Wires everything; the only module that knows all others.
+
+mod announce;
+mod check;
+mod run;
+
+pub use check::check;
+pub use run::run;
+
+/// `1 rule`, `2 rules`.
+fn counted(number: usize, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+}

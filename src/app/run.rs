@@ -1,0 +1,176 @@
+//! `trigate run`: from a configuration to a process that serves, and to its end.
+
+use super::announce::Announcement;
+use crate::config::{Config, Limits};
+use crate::control::Control;
+use crate::echo;
+use crate::listener::Workers;
+use crate::live::Live;
+use crate::source::{Certificates, Files};
+use crate::stats;
+use crate::tls::dev;
+use crate::upstream::{Clusters, Resolver};
+use anyhow::{Context, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+/// Threads of the runtime for everything that serves no client. Two, so that a reload does not hold up a probe.
+const CONTROL_THREADS: usize = 2;
+/// Files that are no connection: sockets of all workers, watched folders, certificates being read.
+const OTHER_FILES: u64 = 512;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// What is needed to serve cannot be had: a socket, a certificate, a thread.
+pub fn run(mut config: Config) -> anyhow::Result<ExitCode> {
+    stats::set_workers(config.runtime.workers());
+    fit_to_file_limit(&mut config.limits);
+    let authority = development_certificates(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")?;
+    let served = runtime.block_on(serve(Arc::new(config), authority));
+    // What still runs there (scrapes, the echo backend) has nobody to answer any more.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: Arc<Config>, authority: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let live = Arc::new(Live::default());
+    let workers = Workers::start(config.runtime.workers(), live.clone(), config.limits);
+    let workers = Arc::new(workers.context("cannot start the worker threads")?);
+    if config.echo.enabled {
+        let address = config.echo.address;
+        let listener = echo::bind(address).await.with_context(|| cannot_bind("echo", address))?;
+        tokio::spawn(echo::serve(listener));
+    }
+    let resolver = Resolver::from_system().context("cannot use /etc/resolv.conf")?;
+    let mut control = Control::new(config.clone(), live.clone(), workers.clone(), Clusters::new(resolver))?;
+    let mut files = files(&config);
+    control.start(&files.read())?;
+    let revision = live.load().expect("control installed the first one");
+    let sockets = control.sockets();
+    print!(
+        "{}",
+        Announcement {
+            config: &config,
+            revision: &revision,
+            sockets: &sockets,
+            authority: authority.as_deref()
+        }
+    );
+    drop((revision, sockets));
+    let control = tokio::spawn(control.run(files));
+    let grace = tokio::select! {
+        grace = signals.first(&config) => grace,
+        ended = control => return Err(anyhow!("the control task ended early: {}", why(ended))),
+    };
+    info!("draining: sockets accept for {grace:?}, requests may finish for {:?}", config.drain.timeout);
+    tokio::select! {
+        left = workers.drain(grace, config.drain.timeout) => {
+            if left > 0 {
+                warn!("{left} connections were cut, because they did not end within the drain timeout");
+            }
+            info!("drained");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.next() => {
+            warn!("a second signal: not waiting for what is in flight");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The two signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The grace that the first signal gives: somebody at a keyboard does not wait for load balancers.
+    async fn first(&mut self, config: &Config) -> Duration {
+        tokio::select! {
+            _ = self.terminate.recv() => config.drain.grace,
+            _ = self.interrupt.recv() => Duration::ZERO,
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn files(config: &Config) -> Files {
+    let certificates = Certificates::new(config.certificates.values().cloned());
+    Files::new(config.source.files.paths.clone()).with_certificates(certificates)
+}
+
+/// Makes the development certificates that the configuration asks for and does not have. Returns the authority of
+/// one that is there, for clients on this machine.
+fn development_certificates(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    let mut authority = None;
+    for files in config.certificates.values().filter(|files| !files.generate.is_empty()) {
+        match dev::generate(&files.chain, &files.key, &files.generate)? {
+            Some(made) => {
+                info!(
+                    "made a development certificate for {}: {} and {}; clients that trust {} trust it",
+                    files.generate.join(", "),
+                    files.chain.display(),
+                    files.key.display(),
+                    made.display()
+                );
+                authority = Some(made);
+            }
+            None => authority = Some(files.chain.with_file_name("ca.crt")).filter(|file| file.exists()),
+        }
+    }
+    Ok(authority)
+}
+
+/// Lets the process have as many open files as the system permits, for shells hand down 1024. Where even that is
+/// too few, fewer connections are taken: one that is refused at the door is better than one that fails upstream.
+fn fit_to_file_limit(limits: &mut Limits) {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        warn!("cannot raise the limit of open files: {error}");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return };
+    // A connection needs one file, and another one upstream.
+    let most = u32::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(u32::MAX).max(1);
+    if most < limits.connections {
+        info!("at most {most} connections, because only {files} files may be open; `ulimit -n` raises that");
+        limits.connections = most;
+    }
+}
+
+fn cannot_bind(table: &str, address: std::net::SocketAddr) -> String {
+    format!("cannot bind {address}, which [{table}] asks for")
+}
+
+/// Why a task that never returns has ended.
+fn why(ended: Result<std::convert::Infallible, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => error.to_string(),
+    }
+}

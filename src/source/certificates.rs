@@ -1,0 +1,210 @@
+//! Certificates in PEM files, as the Secrets that listeners refer to: a pair of files is one more object.
+//!
+//! A pair of which a file cannot be read keeps its last good content, as manifests do.
+
+use super::said;
+use crate::config::CertificateFiles;
+use crate::resource::{Diagnostic, Object, ObjectHeader, ObjectRef, Place, Severity, read};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A chain and a key are smaller than this; what is larger is the wrong file.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The certificates of a configuration.
+#[derive(Default)]
+pub struct Certificates(Vec<Pair>);
+
+struct Pair {
+    files: CertificateFiles,
+    /// What the files held when they were last read well.
+    pem: Option<(String, String)>,
+    secret: Option<Object>,
+    fault: Option<(PathBuf, String)>,
+}
+
+impl Certificates {
+    /// The certificates in these files, of which nothing is read so far.
+    pub fn new(files: impl IntoIterator<Item = CertificateFiles>) -> Self {
+        let pair = |files| Pair { files, pem: None, secret: None, fault: None };
+        Self(files.into_iter().map(pair).collect())
+    }
+
+    /// Takes this chain and key for the certificate of a Secret until its files are there.
+    pub fn provide(&mut self, files: &CertificateFiles, chain: String, key: String) {
+        for pair in self.0.iter_mut().filter(|pair| pair.files == *files) {
+            pair.hold(chain.clone(), key.clone());
+        }
+    }
+
+    /// Reads all files again; says whether something changed.
+    pub(super) fn look(&mut self) -> bool {
+        self.0.iter_mut().fold(false, |changed, pair| pair.look() | changed)
+    }
+
+    /// The files to watch.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.iter().flat_map(|pair| [&pair.files.chain, &pair.files.key])
+    }
+
+    pub(super) fn objects(&self) -> impl Iterator<Item = (Object, Option<Place>)> {
+        self.0.iter().filter_map(|pair| Some((pair.secret.clone()?, Some(start_of(&pair.files.chain)))))
+    }
+
+    pub(super) fn diagnostics(&self) -> impl Iterator<Item = Diagnostic> {
+        self.0.iter().filter_map(|pair| {
+            let (path, fault) = pair.fault.as_ref()?;
+            let way_out = match pair.secret {
+                Some(_) => "what was read of it before is still served",
+                None => "put the files there; they are watched",
+            };
+            Some(Diagnostic {
+                severity: Severity::Error,
+                object: ObjectRef {
+                    kind: "Secret".to_owned(),
+                    namespace: pair.files.secret.namespace.clone(),
+                    name: pair.files.secret.name.clone(),
+                },
+                place: Some(start_of(path)),
+                field: String::new(),
+                reason: "Unreadable",
+                message: format!("{fault}; {way_out}"),
+            })
+        })
+    }
+}
+
+impl Pair {
+    fn look(&mut self) -> bool {
+        let pem = read_text(&self.files.chain).and_then(|chain| Ok((chain, read_text(&self.files.key)?)));
+        match pem {
+            Ok(pem) if self.pem.as_ref() == Some(&pem) => self.fault.take().is_some(),
+            Ok((chain, key)) => {
+                self.hold(chain, key);
+                self.fault = None;
+                true
+            }
+            // Both missing while something was provided is not a fault: the files are still to come.
+            Err(_) if self.fault.is_none() && self.is_provided() => false,
+            Err(fault) => self.fault.replace(fault.clone()) != Some(fault),
+        }
+    }
+
+    fn is_provided(&self) -> bool {
+        self.secret.is_some() && !self.files.chain.exists() && !self.files.key.exists()
+    }
+
+    fn hold(&mut self, chain: String, key: String) {
+        let (header, object) = secret(&self.files, &chain, &key);
+        let read = read(&header, object).ok().flatten();
+        self.secret = read.map(|reading| reading.object);
+        self.pem = Some((chain, key));
+    }
+}
+
+/// The Secret as a manifest would have it.
+fn secret(files: &CertificateFiles, chain: &str, key: &str) -> (ObjectHeader, serde_json::Value) {
+    let header = ObjectHeader {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Secret".to_owned()),
+        ..ObjectHeader::default()
+    };
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "namespace": files.secret.namespace, "name": files.secret.name },
+        "type": "kubernetes.io/tls",
+        "stringData": { "tls.crt": chain, "tls.key": key },
+    });
+    (header, object)
+}
+
+fn read_text(path: &Path) -> Result<String, (PathBuf, String)> {
+    let fault = |fault: String| (path.to_owned(), fault);
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MAX_FILE => return Err(fault("is too large for PEM".to_owned())),
+        Ok(_) => {}
+        Err(error) => return Err(fault(said(&error))),
+    }
+    let bytes = fs::read(path).map_err(|error| fault(said(&error)))?;
+    String::from_utf8(bytes).map_err(|_| fault("is no PEM text; convert it with `openssl x509`".to_owned()))
+}
+
+fn start_of(path: &Path) -> Place {
+    Place { file: Arc::new(path.to_owned()), line: 1, column: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Files;
+    use super::*;
+
+    fn files(folder: &Path) -> CertificateFiles {
+        CertificateFiles {
+            secret: crate::config::ObjectName { namespace: "network".to_owned(), name: "tls".to_owned() },
+            chain: folder.join("tls.crt"),
+            key: folder.join("tls.key"),
+            generate: Vec::new(),
+        }
+    }
+
+    fn chain_in(files: &mut Files) -> Option<String> {
+        let snapshot = files.read();
+        let secret = snapshot.secrets.get("network", "tls")?;
+        assert_eq!(secret.object.r#type.as_deref(), Some("kubernetes.io/tls"));
+        Some(String::from_utf8_lossy(secret.object.get("tls.crt")?.reveal()).into_owned())
+    }
+
+    #[test]
+    fn a_pair_of_files_is_a_secret_that_follows_them_and_outlives_a_missing_one() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let pair = files(folder.path());
+        let mut source = Files::new(Vec::new()).with_certificates(Certificates::new([pair.clone()]));
+        let missing = source.read().diagnostics;
+        assert_eq!(missing.len(), 1, "{missing:?}");
+        assert!(missing[0].to_string().contains("tls.crt:1:1"), "{}", missing[0]);
+        fs::write(&pair.chain, "chain").expect("the folder is ours");
+        fs::write(&pair.key, "key").expect("the folder is ours");
+        assert_eq!(chain_in(&mut source).as_deref(), Some("chain"));
+        assert!(source.read().diagnostics.is_empty());
+        fs::write(&pair.chain, "next").expect("the folder is ours");
+        assert_eq!(chain_in(&mut source).as_deref(), Some("next"));
+        fs::remove_file(&pair.key).expect("it is there");
+        assert_eq!(chain_in(&mut source).as_deref(), Some("next"));
+        assert!(source.read().diagnostics[0].message.contains("is still served"));
+    }
+
+    #[test]
+    fn a_provided_pair_stands_in_for_files_that_are_still_to_come() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let pair = files(folder.path());
+        let mut certificates = Certificates::new([pair.clone()]);
+        certificates.provide(&pair, "provided".to_owned(), "key".to_owned());
+        let mut source = Files::new(Vec::new()).with_certificates(certificates);
+        assert_eq!(chain_in(&mut source).as_deref(), Some("provided"));
+        assert!(source.read().diagnostics.is_empty());
+        fs::write(&pair.chain, "chain").expect("the folder is ours");
+        fs::write(&pair.key, "key").expect("the folder is ours");
+        assert_eq!(chain_in(&mut source).as_deref(), Some("chain"));
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_a_change() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let pair = files(folder.path());
+        fs::write(&pair.chain, "chain").expect("the folder is ours");
+        fs::write(&pair.key, "key").expect("the folder is ours");
+        let mut source = Files::new(Vec::new()).with_certificates(Certificates::new([pair.clone()]));
+        source.read();
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            fs::write(&pair.chain, "renewed").expect("the folder is ours");
+        });
+        let changed = tokio::time::timeout(std::time::Duration::from_secs(2), source.changed());
+        let snapshot = changed.await.expect("the change is seen before the next poll");
+        let secret = snapshot.secrets.get("network", "tls").expect("it is there");
+        assert_eq!(secret.object.get("tls.crt").expect("it has a chain").reveal(), b"renewed");
+    }
+}
