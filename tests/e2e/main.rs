@@ -3,14 +3,21 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod drain;
 mod filters;
 mod gateways;
 mod grpc;
+mod headers;
 mod http1;
 mod http2;
 mod interim;
+mod observed;
+mod proxy_protocol;
+mod replies;
 mod retry;
 mod streaming;
+mod swap;
+mod tls;
 mod upgrades;
 mod upstream_bytes;
 

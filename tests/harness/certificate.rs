@@ -1,7 +1,7 @@
 //! An authority of the tests' own, and leaf certificates for any names.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -44,15 +44,24 @@ impl Authority {
 
     /// A client that trusts this authority alone.
     pub fn client(&self, alpn: &[&str]) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).expect("a certificate that can be trusted");
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows them")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let builder = ClientConfig::builder_with_provider(provider());
+        let versions = builder.with_safe_default_protocol_versions().expect("the provider knows them");
+        let mut config = versions.with_root_certificates(self.roots()).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         config
+    }
+
+    /// The same, speaking one version of TLS alone.
+    pub fn client_of_version(&self, version: &'static SupportedProtocolVersion) -> ClientConfig {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let versions = builder.with_protocol_versions(&[version]).expect("the provider knows it");
+        versions.with_root_certificates(self.roots()).with_no_client_auth()
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate that can be trusted");
+        roots
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Trigate {
     child: Child,
     folder: TempDir,
     log: Arc<Mutex<String>>,
+    may_fail: bool,
     pub authority: Authority,
     pub external: Sockets,
     pub internal: Sockets,
@@ -163,6 +164,7 @@ impl Builder {
         Trigate {
             child,
             log,
+            may_fail: false,
             external: sockets("external"),
             internal: sockets("internal"),
             tailscale: sockets("tailscale"),
@@ -277,6 +279,11 @@ impl Trigate {
         }
     }
 
+    /// Says that it is right when this process ends with an error.
+    pub fn expect_failure(&mut self) {
+        self.may_fail = true;
+    }
+
     /// All it has said so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("nobody panics with it").clone()
@@ -285,7 +292,8 @@ impl Trigate {
 
 impl Drop for Trigate {
     fn drop(&mut self) {
-        let crashed = matches!(self.child.try_wait(), Ok(Some(status)) if !status.success());
+        let crashed =
+            !self.may_fail && matches!(self.child.try_wait(), Ok(Some(status)) if !status.success());
         // It is reaped in any case; that it has ended already is no fault.
         let _ = self.child.kill();
         let _ = self.child.wait();
