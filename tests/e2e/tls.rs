@@ -47,9 +47,9 @@ async fn listeners(hostnames: &[&str], any: &[&str]) -> (Trigate, Upstream, Vec<
 #[tokio::test]
 async fn the_certificate_is_that_of_the_most_specific_listener() {
     let (trigate, _upstream, leaves) =
-        listeners(&["*.test", "*.example.test", "app.example.test"], &[]).await;
+        listeners(&["*.example.test", "*.sub.example.test", "app.example.test"], &[]).await;
     for (name, leaf) in
-        [("a.test", 0), ("b.example.test", 1), ("app.example.test", 2), ("APP.example.test", 2)]
+        [("b.example.test", 0), ("a.sub.example.test", 1), ("app.example.test", 2), ("APP.example.test", 2)]
     {
         assert_eq!(certificate_for(&trigate, name).await, leaves[leaf].der, "{name}");
     }
