@@ -21,7 +21,7 @@ async fn three_gateways() -> (Trigate, Upstream, Upstream) {
 
 #[tokio::test]
 async fn a_route_of_three_gateways_is_served_alike_on_each() {
-    let (trigate, ..) = three_gateways().await;
+    let (trigate, _app, _secret) = three_gateways().await;
     for gateway in [trigate.external, trigate.internal, trigate.tailscale] {
         let clear = gateway.get(PUBLIC, "/a/b?c=d").await.seen();
         assert_eq!((clear.upstream.as_str(), clear.target.as_str()), ("app", "/a/b?c=d"));
@@ -68,7 +68,7 @@ async fn no_spelling_of_the_host_reaches_an_internal_route_from_outside() {
 
 #[tokio::test]
 async fn an_absolute_form_target_names_the_host_whatever_the_host_header_says() {
-    let (trigate, ..) = three_gateways().await;
+    let (trigate, _app, _secret) = three_gateways().await;
     let mut connection = Raw::connect(trigate.internal.http).await;
     connection.send(format!("GET http://{SECRET}/x HTTP/1.1\r\nHost: {PUBLIC}\r\n\r\n")).await;
     let answer = connection.response().await.expect("an answer");
@@ -93,7 +93,7 @@ async fn a_connection_opened_for_one_host_does_not_carry_requests_to_an_internal
 
 #[tokio::test]
 async fn a_gateway_that_a_route_leaves_answers_404_and_the_others_go_on() {
-    let (trigate, ..) = three_gateways().await;
+    let (trigate, _app, _secret) = three_gateways().await;
     trigate.apply(route("app").on("internal").on("tailscale").host(PUBLIC).to("app"));
     trigate.until_status(trigate.external.http, PUBLIC, "/", 404).await;
     assert_eq!(trigate.internal.get(PUBLIC, "/").await.status, 200);

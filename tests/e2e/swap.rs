@@ -3,7 +3,7 @@
 use crate::HOST;
 use crate::harness::client::{Ask, Client};
 use crate::harness::eventually;
-use crate::harness::manifest::{path_prefix, route, service};
+use crate::harness::manifest::{route, service};
 use crate::harness::trigate::Trigate;
 use crate::harness::upstream::{Upstream, data, streamed};
 use crate::in_front_of;
@@ -72,9 +72,7 @@ async fn a_broken_route_or_file_leaves_all_others_served() {
         "backendRefs": [{ "name": "app", "port": 80 }],
     });
     trigate.apply(route("broken").on("external").host("broken.test").rule(broken_match));
-    let mut half = route("half").on("external").host("half.test").prefix_to("/good", "app").object();
-    half["spec"]["rules"][1] =
-        json!({ "matches": [path_prefix("/bad")], "backendRefs": [{ "name": "absent", "port": 80 }] });
+    let half = route("half").on("external").host("half.test").prefix_to("/good", "app").prefix_to("/bad", "absent");
     trigate.apply(half);
     trigate.write_manifest("nonsense.yaml", "kind: [this is\n  no: object");
     trigate.write_manifest(
