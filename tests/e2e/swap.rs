@@ -72,7 +72,8 @@ async fn a_broken_route_or_file_leaves_all_others_served() {
         "backendRefs": [{ "name": "app", "port": 80 }],
     });
     trigate.apply(route("broken").on("external").host("broken.test").rule(broken_match));
-    let half = route("half").on("external").host("half.test").prefix_to("/good", "app").prefix_to("/bad", "absent");
+    let half =
+        route("half").on("external").host("half.test").prefix_to("/good", "app").prefix_to("/bad", "absent");
     trigate.apply(half);
     trigate.write_manifest("nonsense.yaml", "kind: [this is\n  no: object");
     trigate.write_manifest(
