@@ -1,7 +1,9 @@
 //! The request's head towards the upstream: target, host, framing.
 
 use crate::upstream::Protocol;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
@@ -34,7 +36,9 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
             head.version = Version::HTTP_11;
             head.uri = path.into();
             head.headers.insert(HOST, target.host.clone());
-            frame(head, target.end);
+            // What follows a request for an upgrade belongs to the tunnel, so it has no body to be framed.
+            frame(head, target.end || target.upgrade.is_some());
+            join_cookies(&mut head.headers);
             if let Some(upgrade) = target.upgrade {
                 head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 head.headers.insert(UPGRADE, upgrade.clone());
@@ -50,6 +54,16 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
         }
     }
     Ok(())
+}
+
+/// HTTP/2 splits a cookie for compression; HTTP/1 has one line of it (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("parts of values make a value");
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Says how the body ends: by the length that the client gave, else in chunks.
@@ -79,7 +93,10 @@ pub fn wanted_upgrade(head: &Parts) -> Option<HeaderValue> {
             name.eq_ignore_ascii_case("h2c") || name.get(..5).is_some_and(|n| n.eq_ignore_ascii_case("http/"))
         })
     });
-    (asked && !http2 && head.method == Method::GET && head.version == Version::HTTP_11)
+    // With a body on its way nobody could say where the tunnel begins.
+    let bodiless = !head.headers.contains_key(TRANSFER_ENCODING)
+        && head.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
+    (asked && !http2 && bodiless && head.method == Method::GET && head.version == Version::HTTP_11)
         .then(|| upgrade.clone())
 }
 
@@ -125,6 +142,33 @@ mod tests {
     }
 
     #[test]
+    fn an_upgrade_has_no_body_to_frame() {
+        let mut head = request("GET", &[]);
+        let host = HeaderValue::from_static("b.test");
+        let upgrade = HeaderValue::from_static("websocket");
+        let target = Target {
+            path: "/",
+            query: "",
+            host: &host,
+            tls: false,
+            protocol: Protocol::Http1,
+            end: false,
+            upgrade: Some(&upgrade),
+        };
+        address(&mut head, &target).unwrap();
+        assert_eq!(head.headers[UPGRADE], "websocket");
+        assert!(!head.headers.contains_key(TRANSFER_ENCODING), "{:?}", head.headers);
+    }
+
+    #[test]
+    fn http1_has_one_line_of_cookies() {
+        let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3; d=4")];
+        let head = addressed("GET", true, Protocol::Http1, &crumbs);
+        let cookies: Vec<_> = head.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
+    }
+
+    #[test]
     fn a_body_has_one_framing() {
         for (method, end, fields, length, chunked) in [
             ("POST", false, &[("content-length", "5")][..], Some("5"), false),
@@ -148,6 +192,8 @@ mod tests {
             (&[("upgrade", "websocket")], false),
             (&[("connection", "upgrade"), ("upgrade", "h2c")], false),
             (&[("connection", "upgrade"), ("upgrade", "websocket, HTTP/2.0")], false),
+            (&[("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "5")], false),
+            (&[("connection", "upgrade"), ("upgrade", "websocket"), ("transfer-encoding", "chunked")], false),
         ] {
             assert_eq!(wanted_upgrade(&request("GET", fields)).is_some(), want, "{fields:?}");
         }

@@ -1,0 +1,43 @@
+//! The gateway from outside: the real binary, real sockets, real clients and upstreams.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod drain;
+mod filters;
+mod gateways;
+mod grpc;
+mod headers;
+mod http1;
+mod http2;
+mod interim;
+mod observed;
+mod proxy_protocol;
+mod replies;
+mod retry;
+mod streaming;
+mod swap;
+mod tls;
+mod upgrades;
+mod upstream_bytes;
+
+use harness::manifest::{route, service, service_speaking};
+use harness::trigate::Trigate;
+use harness::upstream::Upstream;
+
+/// The host of most tests; `external` serves it with the Service `app`.
+const HOST: &str = "app.example.test";
+
+/// A gateway that sends all of [`HOST`] on `external` to this upstream.
+async fn in_front_of(upstream: &Upstream) -> Trigate {
+    let mut objects = service("app", &[upstream.address]);
+    objects.push(route("app").on("external").host(HOST).to("app").object());
+    Trigate::serving(objects).await
+}
+
+/// The same, speaking HTTP/2 with prior knowledge to the upstream.
+async fn in_front_of_http2(upstream: &Upstream) -> Trigate {
+    let mut objects = service_speaking("app", &[upstream.address], Some("kubernetes.io/h2c"));
+    objects.push(route("app").on("external").host(HOST).to("app").object());
+    Trigate::serving(objects).await
+}
