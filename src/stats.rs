@@ -119,8 +119,13 @@ impl<T: Tally> Sharded<T> {
     /// What all shards come to.
     pub fn total(&self) -> T::Total {
         let mut total = T::Total::default();
-        self.iter().for_each(|shard| shard.add_to(&mut total));
+        self.add_to(&mut total);
         total
+    }
+
+    /// Adds what all shards come to.
+    pub fn add_to(&self, total: &mut T::Total) {
+        self.iter().for_each(|shard| shard.add_to(total));
     }
 
     /// Sets every shard's counters back to zero; gauges stay.

@@ -17,13 +17,10 @@ tally! {
         rq_time: Histogram,
         rq_timeout: Counter,
         rq_idle_timeout: Counter,
-        rq_header_timeout: Counter,
-        rq_max_duration: Counter,
         /// Exchanges that we broke off.
         rq_tx_reset: Counter,
         rq_too_large: Counter,
         rq_redirected_with_normalized_path: Counter,
-        rq_ws_on_non_ws_route: Counter,
         rq_redirect: Counter,
         rq_direct_response: Counter,
         no_route: Counter,
@@ -37,8 +34,6 @@ tally! {
         cx_destroy_with_request: Counter,
         cx_idle_timeout: Counter,
         cx_drain_close: Counter,
-        cx_max_duration: Counter,
-        cx_max_requests: Counter,
         cx_protocol_error: Counter,
         /// Bytes read from clients.
         rx: Counter,
@@ -51,18 +46,6 @@ tally! {
         cx_http2_active,
         cx_ssl_active,
         cx_upgrades_active,
-    }
-}
-
-impl HttpShard {
-    /// Bytes read from a client.
-    pub fn bytes_in(&self, n: usize) {
-        self.rx.add(n as u64);
-    }
-
-    /// Bytes written to a client.
-    pub fn bytes_out(&self, n: usize) {
-        self.tx.add(n as u64);
     }
 }
 
@@ -109,6 +92,11 @@ impl HttpStats {
     /// All that was counted.
     pub fn total(&self) -> HttpTotals {
         self.shards.total()
+    }
+
+    /// Adds all that was counted, for sockets that share a name.
+    pub fn add_to(&self, total: &mut HttpTotals) {
+        self.shards.add_to(total);
     }
 
     /// Sets all counters back to zero; gauges stay.

@@ -64,6 +64,11 @@ impl ListenerStats {
         self.shards.total()
     }
 
+    /// Adds all that was counted, for sockets that share a name.
+    pub fn add_to(&self, total: &mut ListenerTotals) {
+        self.shards.add_to(total);
+    }
+
     /// Sets all counters back to zero; gauges stay.
     pub fn reset(&self) {
         self.shards.reset();

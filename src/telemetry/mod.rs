@@ -1,9 +1,31 @@
-//! What is observed: counters that the data path feeds, and the page that shows them under Envoy's names.
+//! What is observed: counters that the data path feeds, and the pages that show them under Envoy's names.
 //!
-//! The data path only adds to counters of its own worker; whoever asks for the page adds the workers up.
+//! ```text
+//! workers ─▶ HttpStats, ListenerStats, ClusterStats ─┐ (added up by whoever asks)
+//! control ─▶ Registry: revision, sockets ────────────┼─▶ Section ─ walk ─▶ Page (Prometheus), StatList (/stats)
+//! control, app ─▶ Server: live, draining ────────────┘      ▲
+//!                                                     families: Envoy's names
+//! ```
+//!
+//! The data path only adds to counters of its own worker. Nothing that a client sends becomes a label: names come
+//! from routes, sockets and certificates, status codes from a list. An access log would stand beside this, fed by
+//! the end of an exchange.
 
+mod cluster_list;
+mod families;
 mod http;
 mod listener;
+mod memory;
+mod own;
+mod page;
+mod registry;
+mod section;
+mod server;
+mod stat_list;
 
 pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
+pub use memory::Memory;
+pub use registry::{Registry, Revised, ServedCertificate, Socket};
+pub use section::Selection;
+pub use server::{Server, State};

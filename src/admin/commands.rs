@@ -1,0 +1,178 @@
+//! What is asked, and what answers it.
+
+use super::answer::Answer;
+use super::guard::{self, Refused};
+use super::orders::Order;
+use super::query::{parameter, selection};
+use super::{Admin, Asked, Surface, views};
+use crate::telemetry::Selection;
+use http::{Method, StatusCode};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Everything that the admin socket knows: path, whether it changes something, and what it is for.
+const COMMANDS: [(&str, bool, &str); 17] = [
+    ("/certs", false, "certificates that are served"),
+    ("/clusters", false, "clusters and their endpoints"),
+    ("/config_dump", false, "the revision that serves"),
+    ("/drain_listeners", true, "end connections; ?graceful tells clients and keeps sockets open"),
+    ("/healthcheck/fail", true, "make /ready fail"),
+    ("/healthcheck/ok", true, "undo /healthcheck/fail"),
+    ("/help", false, "this list"),
+    ("/listeners", false, "open sockets"),
+    ("/logging", true, "the level of the log; ?level= changes it"),
+    ("/memory", false, "memory of the process"),
+    ("/quitquitquit", true, "end the process"),
+    ("/ready", false, "200 LIVE, or 503 and why not"),
+    ("/reset_counters", true, "set all counters to zero"),
+    ("/server_info", false, "version, state and age of the process"),
+    ("/stats", false, "stats; ?filter=REGEX, ?usedonly, ?format=json or prometheus"),
+    ("/stats/prometheus", false, "metrics; ?filter=REGEX, ?usedonly"),
+    ("/", false, "this list"),
+];
+
+/// Answers a request on this surface.
+pub async fn answer(admin: &Arc<Admin>, surface: Surface, asked: Asked) -> Answer {
+    match surface {
+        Surface::Admin => match guard::check(&asked.method, &asked.headers, asked.local) {
+            Ok(()) => command(admin, asked).await,
+            Err(Refused::Host) => Answer::text(
+                StatusCode::FORBIDDEN,
+                "the admin socket answers to localhost and its own address only\n",
+            ),
+            Err(Refused::Origin) => {
+                Answer::text(StatusCode::FORBIDDEN, "the admin socket takes no orders from pages\n")
+            }
+        },
+        Surface::Stats | Surface::Ready if !is_read(&asked.method) => not_found(),
+        Surface::Stats if asked.path == "/stats/prometheus" => prometheus(admin, asked).await,
+        Surface::Stats | Surface::Ready if asked.path == "/ready" => admin.ready(),
+        Surface::Stats | Surface::Ready => not_found(),
+    }
+}
+
+async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
+    let Some((path, changes, _)) = COMMANDS.iter().find(|(path, ..)| *path == asked.path) else {
+        return Answer::text(StatusCode::NOT_FOUND, format!("invalid path. {}", help()));
+    };
+    if *changes && asked.method != Method::POST {
+        let body = format!("Method {} not allowed, POST required.", asked.method);
+        return Answer::text(StatusCode::METHOD_NOT_ALLOWED, body);
+    }
+    match *path {
+        "/stats/prometheus" => prometheus(admin, asked).await,
+        "/stats" => stats(admin, asked).await,
+        "/clusters" => admin.rendered(|admin| ok(admin.registry.cluster_text())).await,
+        "/config_dump" => admin.rendered(|admin| ok((admin.process.dump)())).await,
+        "/ready" => admin.ready(),
+        "/certs" => Answer::json(views::certs(&admin.registry)),
+        "/listeners" if parameter(&asked.query, "format").as_deref() == Some("json") => {
+            Answer::json(views::listeners_json(&admin.registry))
+        }
+        "/listeners" => ok(views::listeners(&admin.registry)),
+        "/server_info" => Answer::json(views::server_info(&admin.registry)),
+        "/memory" => Answer::json(views::memory()),
+        "/logging" => logging(admin, &asked.query),
+        "/healthcheck/fail" => health_check(admin, true),
+        "/healthcheck/ok" => health_check(admin, false),
+        "/reset_counters" => {
+            admin.registry.reset_counters();
+            Answer::done()
+        }
+        "/drain_listeners" => {
+            order(admin, Order::Drain { graceful: parameter(&asked.query, "graceful").is_some() })
+        }
+        "/quitquitquit" => order(admin, Order::Quit),
+        _ => ok(help()),
+    }
+}
+
+async fn prometheus(admin: &Arc<Admin>, asked: Asked) -> Answer {
+    match selection(&asked.query) {
+        Ok(selection) => {
+            admin
+                .rendered(move |admin| {
+                    Answer::metrics(admin.registry.page(&selection)).compressed_for(&asked.headers)
+                })
+                .await
+        }
+        Err(error) => bad_filter(&error),
+    }
+}
+
+async fn stats(admin: &Arc<Admin>, asked: Asked) -> Answer {
+    let selection = match selection(&asked.query) {
+        Ok(selection) => selection,
+        Err(error) => return bad_filter(&error),
+    };
+    let render: fn(&Admin, &Selection) -> Answer = match parameter(&asked.query, "format").as_deref() {
+        Some("json") => |admin, selection| Answer::json(admin.registry.stat_json(selection)),
+        Some("prometheus") => |admin, selection| Answer::metrics(admin.registry.page(selection)),
+        None | Some("text") => |admin, selection| ok(admin.registry.stat_text(selection)),
+        Some(_) => {
+            return Answer::text(StatusCode::BAD_REQUEST, "format is one of text, json, prometheus\n");
+        }
+    };
+    admin.rendered(move |admin| render(admin, &selection).compressed_for(&asked.headers)).await
+}
+
+fn logging(admin: &Admin, query: &str) -> Answer {
+    let level = match parameter(query, "level").as_deref() {
+        None => None,
+        // Envoy has a level above error.
+        Some("critical") => Some("error"),
+        Some("warning") => Some("warn"),
+        Some(level) => {
+            match ["trace", "debug", "info", "warn", "error", "off"].iter().find(|one| **one == level) {
+                Some(level) => Some(*level),
+                None => {
+                    return Answer::text(
+                        StatusCode::BAD_REQUEST,
+                        "error: unknown logger level; use trace, debug, info, warning, error, critical or off\n",
+                    );
+                }
+            }
+        }
+    };
+    match (admin.process.log_level)(level) {
+        Ok(level) => ok(format!("active loggers:\n  trigate: {level}\n")),
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn health_check(admin: &Admin, failed: bool) -> Answer {
+    admin.registry.server().fail_health_check(failed);
+    Answer::done()
+}
+
+fn order(admin: &Admin, order: Order) -> Answer {
+    match admin.process.orders.try_send(order) {
+        Ok(()) => Answer::done(),
+        Err(_) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the process is busy with earlier orders\n"),
+    }
+}
+
+fn ok(body: String) -> Answer {
+    Answer::text(StatusCode::OK, body)
+}
+
+fn is_read(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
+fn not_found() -> Answer {
+    Answer::text(StatusCode::NOT_FOUND, "")
+}
+
+fn bad_filter(error: &regex::Error) -> Answer {
+    Answer::text(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n"))
+}
+
+fn help() -> String {
+    let mut text = "admin commands are:\n".to_owned();
+    for (path, changes, purpose) in COMMANDS {
+        let method = if changes { " (POST)" } else { "" };
+        let _ = writeln!(text, "  {path}{method}: {purpose}");
+    }
+    text
+}

@@ -1,0 +1,23 @@
+//! What an operator may have done, and the hands that do it.
+
+use tokio::sync::mpsc;
+
+/// What the process is told to do. `app` receives these and acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// End connections. Without `graceful`, sockets are closed at once; with it, they stay open and clients are
+    /// told to go elsewhere.
+    Drain { graceful: bool },
+    /// End the process.
+    Quit,
+}
+
+/// What the admin socket needs of the rest of the process.
+pub struct Process {
+    /// Where orders go. A full channel refuses: the process is busy with earlier ones.
+    pub orders: mpsc::Sender<Order>,
+    /// The revision that serves, as text.
+    pub dump: Box<dyn Fn() -> String + Send + Sync>,
+    /// Changes the log's level (`debug`) when one is given, and returns the one that holds.
+    pub log_level: Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>,
+}

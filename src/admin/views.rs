@@ -1,0 +1,94 @@
+//! What the process is doing, in the shapes that Envoy's tools parse.
+
+use crate::telemetry::{Memory, Registry, ServedCertificate};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+/// `name::address` lines.
+pub fn listeners(registry: &Registry) -> String {
+    let mut text = String::new();
+    for socket in registry.sockets().iter() {
+        for address in &socket.addresses {
+            let _ = writeln!(text, "{}::{address}", socket.name);
+        }
+    }
+    text
+}
+
+/// The same as JSON.
+pub fn listeners_json(registry: &Registry) -> String {
+    let sockets = registry.sockets();
+    let address = |address: &SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let statuses: Vec<Value> = sockets
+        .iter()
+        .flat_map(|socket| socket.addresses.iter().map(|one| (&socket.name, one)))
+        .map(|(name, one)| json!({ "name": name, "local_address": address(one) }))
+        .collect();
+    pretty(&json!({ "listener_statuses": statuses }))
+}
+
+/// Every certificate that is served, once.
+pub fn certs(registry: &Registry) -> String {
+    let sockets = registry.sockets();
+    let certificates: BTreeMap<_, _> = sockets
+        .iter()
+        .flat_map(|socket| &socket.certificates)
+        .map(|certificate| ((&certificate.name, &certificate.serial), certificate))
+        .collect();
+    let shown: Vec<Value> = certificates
+        .into_values()
+        .map(|certificate| json!({ "ca_cert": [], "cert_chain": [chain(certificate)] }))
+        .collect();
+    pretty(&json!({ "certificates": shown }))
+}
+
+fn chain(certificate: &ServedCertificate) -> Value {
+    let ServedCertificate { name, serial, dns_names, not_before, not_after } = certificate;
+    let names: Vec<Value> = dns_names.iter().map(|name| json!({ "dns": name })).collect();
+    let days = (not_after - Timestamp::now().as_second()).max(0) / (24 * 60 * 60);
+    json!({
+        "path": name,
+        "serial_number": serial,
+        "subject_alt_names": names,
+        "days_until_expiration": days.to_string(),
+        "valid_from": time(*not_before),
+        "expiration_time": time(*not_after),
+    })
+}
+
+fn time(second: i64) -> String {
+    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// Version, state and age.
+pub fn server_info(registry: &Registry) -> String {
+    let uptime = format!("{}s", registry.server().uptime().as_secs());
+    pretty(&json!({
+        "version": concat!("trigate/", env!("CARGO_PKG_VERSION")),
+        "state": registry.server().state().to_string(),
+        "uptime_current_epoch": uptime,
+        "uptime_all_epochs": uptime,
+        "hot_restart_version": "disabled",
+        "command_line_options": { "concurrency": registry.workers() },
+    }))
+}
+
+/// Memory of the process; Envoy writes numbers as strings.
+pub fn memory() -> String {
+    let Memory { anonymous, resident } = Memory::now();
+    pretty(&json!({
+        "allocated": anonymous.to_string(),
+        "heap_size": anonymous.to_string(),
+        "pageheap_unmapped": "0",
+        "pageheap_free": "0",
+        "total_thread_cache": "0",
+        "total_physical_bytes": resident.to_string(),
+    }))
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}

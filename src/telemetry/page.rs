@@ -1,0 +1,225 @@
+//! The page for Prometheus, in the text format 0.0.4 as Envoy writes it: a `# TYPE` line for each family, no help,
+//! braces also where there is no label.
+//!
+//! Written straight into the text: 1,000 clusters have more than 100,000 lines, and a `MetricFamily` of the
+//! `prometheus` crate for each takes several times as long (`benches/scrape.rs` has both).
+
+use super::families::Kind;
+use super::section::{Names, Part, Selection, Sink};
+use crate::stats::{BUCKETS, HistogramTotal};
+
+/// The upper bounds of all histograms, in milliseconds.
+const BOUNDS: [&str; BUCKETS] = [
+    "0.5", "1", "5", "10", "25", "50", "100", "250", "500", "1000", "2500", "5000", "10000", "30000",
+    "60000", "300000", "600000", "1800000", "3600000", "+Inf",
+];
+
+/// The page while it is written.
+pub struct Page<'a> {
+    pub text: String,
+    selection: &'a Selection,
+    /// The family's name in the page and in Envoy's stats.
+    name: String,
+    family: &'static str,
+    kind: Kind,
+    /// Whether the family has its `# TYPE` line.
+    announced: bool,
+    /// Whether the family's name alone is what the filter asks for.
+    chosen: bool,
+    scratch: String,
+}
+
+impl<'a> Page<'a> {
+    /// An empty page, with room for `capacity` bytes.
+    pub fn new(selection: &'a Selection, capacity: usize) -> Self {
+        Self {
+            text: String::with_capacity(capacity),
+            selection,
+            name: String::new(),
+            family: "",
+            kind: Kind::Gauge,
+            announced: false,
+            chosen: true,
+            scratch: String::new(),
+        }
+    }
+
+    fn shows(&mut self, row: &Names, part: Part, used: bool) -> bool {
+        let Selection { filter, used_only } = self.selection;
+        if *used_only && !used {
+            return false;
+        }
+        let Some(filter) = filter else { return true };
+        self.chosen || {
+            row.stat_name(self.family, part, &mut self.scratch);
+            filter.is_match(&self.scratch)
+        }
+    }
+
+    fn announce(&mut self) {
+        if !self.announced {
+            self.announced = true;
+            let kind = match self.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            for part in ["# TYPE ", &self.name, " ", kind, "\n"] {
+                self.text.push_str(part);
+            }
+        }
+    }
+
+    /// One line: the name, an optional suffix, a label in front of or behind the row's labels, the value.
+    fn line(&mut self, suffix: &str, front: [&str; 3], labels: &str, back: [&str; 3], value: &str) {
+        let text = &mut self.text;
+        text.push_str(&self.name);
+        text.push_str(suffix);
+        text.push('{');
+        front.iter().for_each(|part| text.push_str(part));
+        if !front[0].is_empty() && !labels.is_empty() {
+            text.push(',');
+        }
+        text.push_str(labels);
+        if !back[0].is_empty() && !labels.is_empty() {
+            text.push(',');
+        }
+        back.iter().for_each(|part| text.push_str(part));
+        text.push_str("} ");
+        text.push_str(value);
+        text.push('\n');
+    }
+}
+
+const NONE: [&str; 3] = [""; 3];
+
+impl Sink for Page<'_> {
+    fn family(&mut self, prefix: &'static str, name: &'static str, kind: Kind) {
+        self.name.clear();
+        self.name.push_str(prefix);
+        self.name.push_str(name);
+        (self.family, self.kind, self.announced) = (name, kind, false);
+        self.chosen = self.selection.filter.as_ref().is_some_and(|filter| filter.is_match(&self.name));
+    }
+
+    fn number(&mut self, row: &Names, part: Part, value: u64) {
+        if !self.shows(row, part, value != 0) {
+            return;
+        }
+        self.announce();
+        let mut buffer = itoa::Buffer::new();
+        let value = buffer.format(value);
+        match part {
+            Part::Whole => self.line("", NONE, &row.labels, NONE, value),
+            Part::Class(class) => {
+                let class = ["0", "1", "2", "3", "4", "5"][usize::from(class.min(5))];
+                self.line("", ["envoy_response_code_class=\"", class, "\""], &row.labels, NONE, value);
+            }
+            Part::Code(code) => {
+                let code = code.to_string();
+                self.line("", ["envoy_response_code=\"", &code, "\""], &row.labels, NONE, value);
+            }
+            Part::Priority(priority) => {
+                self.line("", ["priority=\"", priority, "\""], &row.labels, NONE, value);
+            }
+        }
+    }
+
+    fn histogram(&mut self, row: &Names, total: &HistogramTotal) {
+        if !self.shows(row, Part::Whole, total.count() != 0) {
+            return;
+        }
+        self.announce();
+        let mut buffer = itoa::Buffer::new();
+        let mut sum = 0;
+        for (bound, count) in BOUNDS.iter().zip(&total.buckets) {
+            sum += count;
+            self.line("_bucket", NONE, &row.labels, ["le=\"", bound, "\""], buffer.format(sum));
+        }
+        let milliseconds = (total.sum_us as f64 / 1e3).to_string();
+        self.line("_sum", NONE, &row.labels, NONE, &milliseconds);
+        self.line("_count", NONE, &row.labels, NONE, buffer.format(sum));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Code;
+    use regex::Regex;
+
+    fn cluster() -> Names {
+        Names::new(&[("envoy_cluster_name", "httproute/default/echo/rule/0")], "cluster.echo.".into())
+    }
+
+    #[test]
+    fn numbers_are_written_as_envoy_writes_them() {
+        let selection = Selection::default();
+        let mut page = Page::new(&selection, 0);
+        page.family("envoy_cluster_", "upstream_rq_xx", Kind::Counter);
+        page.number(&cluster(), Part::Class(2), 7);
+        page.family("envoy_cluster_", "upstream_rq", Kind::Counter);
+        page.number(&cluster(), Part::Code(Code::Known(204)), 1);
+        page.family("envoy_cluster_", "circuit_breakers_cx_open", Kind::Gauge);
+        page.number(&cluster(), Part::Priority("high"), 0);
+        page.family("envoy_server_", "live", Kind::Gauge);
+        page.number(&Names::process("server."), Part::Whole, 1);
+        page.family("envoy_server_", "nothing", Kind::Gauge);
+        let lines = [
+            "# TYPE envoy_cluster_upstream_rq_xx counter",
+            r#"envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="httproute/default/echo/rule/0"} 7"#,
+            "# TYPE envoy_cluster_upstream_rq counter",
+            r#"envoy_cluster_upstream_rq{envoy_response_code="204",envoy_cluster_name="httproute/default/echo/rule/0"} 1"#,
+            "# TYPE envoy_cluster_circuit_breakers_cx_open gauge",
+            r#"envoy_cluster_circuit_breakers_cx_open{priority="high",envoy_cluster_name="httproute/default/echo/rule/0"} 0"#,
+            "# TYPE envoy_server_live gauge",
+            "envoy_server_live{} 1",
+        ];
+        assert_eq!(page.text.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_their_bounds_are_milliseconds() {
+        let selection = Selection::default();
+        let mut page = Page::new(&selection, 0);
+        let mut total = HistogramTotal::default();
+        (total.buckets[0], total.buckets[2], total.sum_us) = (3, 1, 5_250);
+        page.family("envoy_http_", "downstream_rq_time", Kind::Histogram);
+        page.histogram(&Names::new(&[("p", "http-80")], String::new()), &total);
+        for line in [
+            r#"envoy_http_downstream_rq_time_bucket{p="http-80",le="0.5"} 3"#,
+            r#"envoy_http_downstream_rq_time_bucket{p="http-80",le="1"} 3"#,
+            r#"envoy_http_downstream_rq_time_bucket{p="http-80",le="5"} 4"#,
+            r#"envoy_http_downstream_rq_time_bucket{p="http-80",le="3600000"} 4"#,
+            r#"envoy_http_downstream_rq_time_bucket{p="http-80",le="+Inf"} 4"#,
+            r#"envoy_http_downstream_rq_time_sum{p="http-80"} 5.25"#,
+            r#"envoy_http_downstream_rq_time_count{p="http-80"} 4"#,
+        ] {
+            assert!(page.text.lines().any(|have| have == line), "{line}\n{}", page.text);
+        }
+    }
+
+    #[test]
+    fn a_selection_leaves_out_series_and_families() {
+        for (filter, used_only, want) in [
+            (None, true, "# TYPE envoy_cluster_a counter\nenvoy_cluster_a{x=\"1\"} 1\n"),
+            (Some(r"^cluster\.1\.b$"), false, "# TYPE envoy_cluster_b counter\nenvoy_cluster_b{x=\"1\"} 0\n"),
+            (
+                Some("^envoy_cluster_a$"),
+                false,
+                "# TYPE envoy_cluster_a counter\nenvoy_cluster_a{x=\"1\"} 1\n",
+            ),
+            (Some("nothing"), false, ""),
+        ] {
+            let filter = filter.map(|filter| Regex::new(filter).expect("a regex"));
+            let selection = Selection { filter, used_only };
+            let mut page = Page::new(&selection, 0);
+            let row = Names::new(&[("x", "1")], "cluster.1.".into());
+            for (name, value) in [("a", 1), ("b", 0)] {
+                page.family("envoy_cluster_", name, Kind::Counter);
+                page.number(&row, Part::Whole, value);
+            }
+            assert_eq!(page.text, want);
+        }
+    }
+}
