@@ -63,7 +63,7 @@ async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
         "/stats/prometheus" => prometheus(admin, asked).await,
         "/stats" => stats(admin, asked).await,
         "/clusters" => admin.rendered(|admin| ok(admin.registry.cluster_text())).await,
-        "/config_dump" => admin.rendered(|admin| ok((admin.process.dump)())).await,
+        "/config_dump" => admin.rendered(|admin| ok((admin.operations.dump)())).await,
         "/ready" => admin.ready(),
         "/certs" => Answer::json(views::certs(&admin.registry)),
         "/listeners" if parameter(&asked.query, "format").as_deref() == Some("json") => {
@@ -134,7 +134,7 @@ fn logging(admin: &Admin, query: &str) -> Answer {
             }
         }
     };
-    match (admin.process.log_level)(level) {
+    match (admin.operations.log_level)(level) {
         Ok(level) => ok(format!("active loggers:\n  trigate: {level}\n")),
         Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
@@ -146,7 +146,7 @@ fn health_check(admin: &Admin, failed: bool) -> Answer {
 }
 
 fn order(admin: &Admin, order: Order) -> Answer {
-    match admin.process.orders.try_send(order) {
+    match admin.operations.orders.try_send(order) {
         Ok(()) => Answer::done(),
         Err(_) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the process is busy with earlier orders\n"),
     }

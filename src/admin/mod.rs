@@ -11,7 +11,7 @@ mod orders;
 mod query;
 mod views;
 
-pub use orders::{Order, Process};
+pub use orders::{Operations, Order};
 
 use crate::telemetry::{Registry, State};
 use answer::Answer;
@@ -54,15 +54,15 @@ pub enum Surface {
 /// What the sockets answer from.
 pub struct Admin {
     registry: Arc<Registry>,
-    process: Process,
+    operations: Operations,
     /// A page is rendered by one request at a time: ten scrapers cost the memory of one.
     rendering: Semaphore,
 }
 
 impl Admin {
     /// Answers from this registry, and orders from this process.
-    pub fn new(registry: Arc<Registry>, process: Process) -> Self {
-        Self { registry, process, rendering: Semaphore::new(1) }
+    pub fn new(registry: Arc<Registry>, operations: Operations) -> Self {
+        Self { registry, operations, rendering: Semaphore::new(1) }
     }
 
     /// Whether the process wants new connections: 200 `LIVE`, or 503 and why not.

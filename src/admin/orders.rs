@@ -13,7 +13,7 @@ pub enum Order {
 }
 
 /// What the admin socket needs of the rest of the process.
-pub struct Process {
+pub struct Operations {
     /// Where orders go. A full channel refuses: the process is busy with earlier ones.
     pub orders: mpsc::Sender<Order>,
     /// The revision that serves, as text.

@@ -1,6 +1,6 @@
 //! What the process is doing, in the shapes that Envoy's tools parse.
 
-use crate::telemetry::{Memory, Registry, ServedCertificate};
+use crate::telemetry::{Memory, Registry};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -32,31 +32,26 @@ pub fn listeners_json(registry: &Registry) -> String {
 
 /// Every certificate that is served, once.
 pub fn certs(registry: &Registry) -> String {
+    let now = Timestamp::now().as_second();
     let sockets = registry.sockets();
-    let certificates: BTreeMap<_, _> = sockets
-        .iter()
-        .flat_map(|socket| &socket.certificates)
-        .map(|certificate| ((&certificate.name, &certificate.serial), certificate))
-        .collect();
-    let shown: Vec<Value> = certificates
-        .into_values()
-        .map(|certificate| json!({ "ca_cert": [], "cert_chain": [chain(certificate)] }))
-        .collect();
+    let mut shown = BTreeMap::new();
+    for certificate in sockets.iter().flat_map(|socket| &socket.certificates) {
+        let (not_before, not_after) = certificate.validity;
+        let names: Vec<Value> = certificate.dns_names.iter().map(|name| json!({ "dns": name })).collect();
+        let days = (not_after - now).max(0) / (24 * 60 * 60);
+        let leaf = json!({
+            "path": certificate.name,
+            "serial_number": certificate.serial,
+            "subject_alt_names": names,
+            "days_until_expiration": days.to_string(),
+            "valid_from": time(not_before),
+            "expiration_time": time(not_after),
+        });
+        shown
+            .insert((&certificate.name, &certificate.serial), json!({ "ca_cert": [], "cert_chain": [leaf] }));
+    }
+    let shown: Vec<Value> = shown.into_values().collect();
     pretty(&json!({ "certificates": shown }))
-}
-
-fn chain(certificate: &ServedCertificate) -> Value {
-    let ServedCertificate { name, serial, dns_names, not_before, not_after } = certificate;
-    let names: Vec<Value> = dns_names.iter().map(|name| json!({ "dns": name })).collect();
-    let days = (not_after - Timestamp::now().as_second()).max(0) / (24 * 60 * 60);
-    json!({
-        "path": name,
-        "serial_number": serial,
-        "subject_alt_names": names,
-        "days_until_expiration": days.to_string(),
-        "valid_from": time(*not_before),
-        "expiration_time": time(*not_after),
-    })
 }
 
 fn time(second: i64) -> String {

@@ -26,6 +26,6 @@ mod stat_list;
 pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
 pub use memory::Memory;
-pub use registry::{Registry, Revised, ServedCertificate, Socket};
+pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;
 pub use server::{Server, State};

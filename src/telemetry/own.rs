@@ -63,7 +63,7 @@ impl Own {
         for socket in self.observed.sockets.load().iter() {
             for certificate in &socket.certificates {
                 let known = expiry.entry(certificate.name.clone()).or_insert(i64::MAX);
-                *known = certificate.not_after.min(*known);
+                *known = certificate.validity.1.min(*known);
             }
         }
         expiry.into_iter().map(|(name, end)| (name, end.saturating_sub(now) as f64)).collect()

@@ -70,28 +70,18 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// One line: the name, an optional suffix, a label in front of or behind the row's labels, the value.
-    fn line(&mut self, suffix: &str, front: [&str; 3], labels: &str, back: [&str; 3], value: &str) {
+    /// One line: the family's name with a suffix, a row's labels between others, the value.
+    fn line(&mut self, suffix: &str, labels: [&str; 5], value: &str) {
         let text = &mut self.text;
         text.push_str(&self.name);
         text.push_str(suffix);
         text.push('{');
-        front.iter().for_each(|part| text.push_str(part));
-        if !front[0].is_empty() && !labels.is_empty() {
-            text.push(',');
-        }
-        text.push_str(labels);
-        if !back[0].is_empty() && !labels.is_empty() {
-            text.push(',');
-        }
-        back.iter().for_each(|part| text.push_str(part));
+        labels.iter().for_each(|part| text.push_str(part));
         text.push_str("} ");
         text.push_str(value);
         text.push('\n');
     }
 }
-
-const NONE: [&str; 3] = [""; 3];
 
 impl Sink for Page<'_> {
     fn family(&mut self, prefix: &'static str, name: &'static str, kind: Kind) {
@@ -109,18 +99,20 @@ impl Sink for Page<'_> {
         self.announce();
         let mut buffer = itoa::Buffer::new();
         let value = buffer.format(value);
+        let labels = row.labels.as_str();
+        let comma = if labels.is_empty() { "" } else { "," };
         match part {
-            Part::Whole => self.line("", NONE, &row.labels, NONE, value),
+            Part::Whole => self.line("", [labels, "", "", "", ""], value),
             Part::Class(class) => {
                 let class = ["0", "1", "2", "3", "4", "5"][usize::from(class.min(5))];
-                self.line("", ["envoy_response_code_class=\"", class, "\""], &row.labels, NONE, value);
+                self.line("", ["envoy_response_code_class=\"", class, "\"", comma, labels], value);
             }
             Part::Code(code) => {
                 let code = code.to_string();
-                self.line("", ["envoy_response_code=\"", &code, "\""], &row.labels, NONE, value);
+                self.line("", ["envoy_response_code=\"", &code, "\"", comma, labels], value);
             }
             Part::Priority(priority) => {
-                self.line("", ["priority=\"", priority, "\""], &row.labels, NONE, value);
+                self.line("", ["priority=\"", priority, "\"", comma, labels], value);
             }
         }
     }
@@ -130,15 +122,17 @@ impl Sink for Page<'_> {
             return;
         }
         self.announce();
+        let labels = row.labels.as_str();
+        let comma = if labels.is_empty() { "" } else { "," };
         let mut buffer = itoa::Buffer::new();
         let mut sum = 0;
         for (bound, count) in BOUNDS.iter().zip(&total.buckets) {
             sum += count;
-            self.line("_bucket", NONE, &row.labels, ["le=\"", bound, "\""], buffer.format(sum));
+            self.line("_bucket", [labels, comma, "le=\"", bound, "\""], buffer.format(sum));
         }
         let milliseconds = (total.sum_us as f64 / 1e3).to_string();
-        self.line("_sum", NONE, &row.labels, NONE, &milliseconds);
-        self.line("_count", NONE, &row.labels, NONE, buffer.format(sum));
+        self.line("_sum", [labels, "", "", "", ""], &milliseconds);
+        self.line("_count", [labels, "", "", "", ""], buffer.format(sum));
     }
 }
 

@@ -13,6 +13,7 @@ use super::page::Page;
 use super::section::{Names, Section, Selection, Sink};
 use super::server::{Server, State};
 use super::stat_list::StatList;
+use crate::tls::Certificate;
 use crate::upstream::{Cluster, ClusterTotals};
 use arc_swap::ArcSwap;
 use prometheus::TextEncoder;
@@ -52,20 +53,7 @@ pub struct Socket {
     pub http: Arc<HttpStats>,
     pub listener: Arc<ListenerStats>,
     /// The certificates that it serves.
-    pub certificates: Vec<Arc<ServedCertificate>>,
-}
-
-/// What is shown of a certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServedCertificate {
-    /// `namespace/secret`: the metrics' `envoy_tls_certificate`.
-    pub name: String,
-    /// In hexadecimal digits.
-    pub serial: String,
-    pub dns_names: Vec<String>,
-    /// Validity in seconds since 1970.
-    pub not_before: i64,
-    pub not_after: i64,
+    pub certificates: Vec<Arc<Certificate>>,
 }
 
 /// What the registry and the collector of our own metrics both read.
@@ -210,7 +198,7 @@ impl Registry {
     fn server_row(&self, revised: &Revised, sockets: &[Socket]) -> ServerRow {
         let state = self.server.state();
         let memory = Memory::now();
-        let first = sockets.iter().flat_map(|socket| &socket.certificates).map(|one| one.not_after).min();
+        let first = sockets.iter().flat_map(|socket| &socket.certificates).map(|one| one.validity.1).min();
         let connections = |socket: &Socket| socket.listener.sum(|shard| shard.cx_active.get());
         ServerRow {
             live: u64::from(state == State::Live),
@@ -309,7 +297,7 @@ fn certificate_rows(sockets: &[Socket]) -> Rows<u64> {
     let mut rows = BTreeMap::new();
     for Socket { listener, certificates, .. } in sockets {
         let address = listener.address();
-        for ServedCertificate { name, not_after, .. } in certificates.iter().map(AsRef::as_ref) {
+        for Certificate { name, validity: (_, not_after), .. } in certificates.iter().map(AsRef::as_ref) {
             let names = Names::new(
                 &[("envoy_tls_certificate", name), ("envoy_listener_address", address)],
                 format!("listener.{address}.ssl.certificate.{name}."),

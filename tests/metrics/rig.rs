@@ -1,0 +1,90 @@
+//! Clusters, sockets and a certificate that saw some traffic, without a data path.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use trigate::reply::Reply;
+use trigate::telemetry::{HttpStats, ListenerStats, Registry, Revised, Server, Socket};
+use trigate::tls::Certificate;
+use trigate::upstream::{
+    Address, BackendSpec, Closed, Cluster, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec,
+    Protocol, Resolver,
+};
+
+/// This many clusters with two endpoints each, none of which saw traffic.
+pub fn clusters(count: usize) -> Vec<Arc<Cluster>> {
+    let key = |i: usize| EndpointsKey(format!("service/default/app-{i}/80").into());
+    let specs = (0..count).map(|i| ClusterSpec {
+        name: format!("httproute/default/app-{i}/rule/0"),
+        backends: vec![BackendSpec { endpoints: key(i), protocol: Protocol::Http1, tls: None }],
+        connect_timeout: Duration::from_secs(1),
+    });
+    let endpoint = |port| EndpointSpec { address: Address::Ip((Ipv4Addr::LOCALHOST, port).into()) };
+    let endpoints: BTreeMap<_, _> =
+        (0..count).map(|i| (key(i), EndpointsSpec::Addresses(vec![endpoint(1), endpoint(2)]))).collect();
+    let resolver = Resolver::from_system().expect("/etc/resolv.conf can be used");
+    Clusters::new(resolver).reconcile(specs.collect(), endpoints)
+}
+
+/// A socket that is bound to this address, as `control` tells it.
+pub fn socket(address: &str, certificates: Vec<Arc<Certificate>>) -> Socket {
+    let address: SocketAddr = address.parse().expect("an address");
+    let tls = !certificates.is_empty();
+    Socket {
+        name: format!("external/{}", address.port()),
+        addresses: vec![address],
+        tls,
+        http: Arc::new(HttpStats::new(tls, address)),
+        listener: Arc::new(ListenerStats::new(address)),
+        certificates,
+    }
+}
+
+/// A certificate for this name.
+pub fn certificate(name: &str) -> Arc<Certificate> {
+    let made = rcgen::generate_simple_self_signed(vec!["*.home.test".to_owned()]).expect("it is made");
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    Arc::new(Certificate::from_pem(name, chain.as_bytes(), key.as_bytes()).expect("it is read"))
+}
+
+/// What the data path counts for one request, from connection to end.
+pub fn request(socket: &Socket, cluster: &Cluster) {
+    let took = Duration::from_micros(1_700);
+    socket.http.request_began();
+    cluster.stats().request_began();
+    cluster.stats().connected(took);
+    cluster.stats().traffic(1_000, 100);
+    cluster.stats().closed(Closed::Remote, false);
+    cluster.stats().request_ended(Some(200), took);
+    socket.http.request_ended(Some(http::StatusCode::OK), took);
+    socket.http.traffic(100, 1_000);
+}
+
+/// A registry with everything in it.
+pub fn registry() -> Registry {
+    let server = Arc::new(Server::new());
+    let registry = Registry::new(Arc::clone(&server), 2);
+    let clusters = clusters(3);
+    let sockets =
+        vec![socket("0.0.0.0:10080", vec![]), socket("0.0.0.0:10443", vec![certificate("network/home-tls")])];
+    for cluster in &clusters[..2] {
+        request(&sockets[0], cluster);
+        request(&sockets[1], cluster);
+    }
+    sockets[0].http.request_began();
+    sockets[0].http.replied(Reply::NoRoute);
+    sockets[0].http.request_ended(Some(Reply::NoRoute.status()), Duration::ZERO);
+    registry.revised(Revised {
+        number: 7,
+        installed: Instant::now(),
+        compile: Duration::from_millis(3),
+        clusters,
+        routes: 3,
+        errors: 1,
+        warnings: 2,
+    });
+    registry.set_sockets(sockets);
+    server.initialized();
+    registry
+}
