@@ -13,10 +13,13 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// How long a connection without a request is left open when connections are to be drained: a request that is on its
+/// way, or the first one of a connection that was just accepted, must not meet a closed door.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a client whose connection is closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of it is taken.
@@ -29,11 +32,16 @@ pub async fn serve(
     worker: Rc<Worker>,
     shutdown: watch::Receiver<bool>,
 ) {
-    let mut told = pin!(drained(shutdown.clone()));
+    let leaving = shutdown.clone();
+    let mut told = pin!(async {
+        drained(leaving).await;
+        sleep(FAREWELL).await;
+    });
+    let mut over = false;
     let mut read = BytesMut::new();
     let mut first = true;
     loop {
-        match next_head(&mut wire, &mut read, &connection, told.as_mut()).await {
+        match next_head(&mut wire, &mut read, &connection, told.as_mut(), &mut over).await {
             Ok(()) => {}
             Err(NoHead::Refused(_)) if first && is_http2(&read, &connection) => {
                 wire.unread(read);
@@ -60,13 +68,14 @@ async fn next_head(
     read: &mut BytesMut,
     connection: &Connection,
     mut told: Pin<&mut impl Future<Output = ()>>,
+    over: &mut bool,
 ) -> Result<(), NoHead> {
     {
         let mut head = pin!(head::read(wire, read, &connection.gateway.limits));
         tokio::select! {
             biased;
             head = &mut head => return head,
-            () = &mut told => {}
+            () = &mut told, if !*over => *over = true,
         }
     }
     if read.is_empty() {

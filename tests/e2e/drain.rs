@@ -10,8 +10,9 @@ use crate::{HOST, in_front_of};
 use futures::SinkExt;
 use http::Response;
 use http_body_util::BodyExt;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 async fn with_drain(upstream: &Upstream, grace: &str, timeout: &str) -> Trigate {
@@ -138,46 +139,45 @@ async fn what_never_ends_is_cut_at_the_timeout() {
     );
 }
 
+/// Like a careful client: a connection that said it closes is not used again. Ends when `over` is true, and
+/// returns how many requests were answered.
+async fn load(address: SocketAddr, over: Arc<AtomicBool>) -> usize {
+    let (mut connection, mut served) = (None, 0);
+    while !over.load(Relaxed) {
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => Raw::connect(address).await,
+        };
+        open.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nhello")).await;
+        let answer = open.response().await.expect("a request that was taken is answered");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        served += 1;
+        if answer.header("connection") != Some("close") {
+            connection = Some(open);
+        }
+    }
+    served
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_under_load() {
     let upstream = Upstream::echo("app").await;
-    let mut trigate = with_drain(&upstream, "1s", "10s").await;
-    let (address, served) = (trigate.external.http, Arc::new(AtomicUsize::new(0)));
-    let clients: Vec<_> = (0..6)
-        .map(|_| {
-            let served = Arc::clone(&served);
-            tokio::spawn(async move {
-                let mut connection: Option<Raw> = None;
-                // Like a careful client: a connection that said it closes is not used again, and a new one that is
-                // not accepted any more ends the load.
-                loop {
-                    let mut open = match connection.take() {
-                        Some(open) => open,
-                        None => match tokio::net::TcpStream::connect(address).await {
-                            Ok(stream) => Raw::new(stream),
-                            Err(_) => return,
-                        },
-                    };
-                    open.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nhello"))
-                        .await;
-                    let answer = open.response().await.expect("a request that was taken is answered");
-                    assert_eq!(answer.status(), 200, "{answer:?}");
-                    served.fetch_add(1, Relaxed);
-                    if answer.header("connection") != Some("close") {
-                        connection = Some(open);
-                    }
-                }
-            })
-        })
-        .collect();
+    let mut trigate = with_drain(&upstream, "2s", "10s").await;
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> =
+        (0..6).map(|_| tokio::spawn(load(trigate.external.http, Arc::clone(&over)))).collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
     trigate.terminate();
+    // Within the grace whoever balances over several gateways sees the probe's 503 and sends no more.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    over.store(true, Relaxed);
+    let mut served = 0;
+    for client in clients {
+        served += client.await.expect("no request failed");
+    }
+    assert!(served > 100, "only {served} requests");
     let status = trigate.ended(Duration::from_secs(10)).await;
     assert!(status.success(), "{status}\n{}", trigate.log());
-    for client in clients {
-        client.await.expect("no request failed");
-    }
-    assert!(served.load(Relaxed) > 100, "only {} requests", served.load(Relaxed));
 }
 
 #[tokio::test]

@@ -67,13 +67,19 @@ async fn no_spelling_of_the_host_reaches_an_internal_route_from_outside() {
 }
 
 #[tokio::test]
-async fn an_absolute_form_target_names_the_host_whatever_the_host_header_says() {
+async fn an_absolute_form_target_names_the_host_and_one_that_contradicts_host_is_not_split() {
     let (trigate, _app, _secret) = three_gateways().await;
-    let mut connection = Raw::connect(trigate.internal.http).await;
-    connection.send(format!("GET http://{SECRET}/x HTTP/1.1\r\nHost: {PUBLIC}\r\n\r\n")).await;
-    let answer = connection.response().await.expect("an answer");
-    assert!(answer.text().contains(r#""upstream":"secret""#), "{answer:?}");
-    assert!(answer.text().contains(r#"["host","secret.example.test"]"#), "{answer:?}");
+    for (host, statuses) in [(SECRET, &[200][..]), (PUBLIC, &[200, 400])] {
+        let mut connection = Raw::connect(trigate.internal.http).await;
+        connection.send(format!("GET http://{SECRET}/x HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let answer = connection.response().await.expect("an answer");
+        assert!(statuses.contains(&answer.status()), "{host}: {answer:?}");
+        if answer.status() == 200 {
+            assert!(answer.text().contains(r#""upstream":"secret""#), "{answer:?}");
+            assert!(answer.text().contains(r#"["host","secret.example.test"]"#), "{answer:?}");
+            assert!(answer.text().contains(r#""target":"/x""#), "{answer:?}");
+        }
+    }
 }
 
 #[tokio::test]

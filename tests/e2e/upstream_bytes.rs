@@ -7,6 +7,7 @@ use crate::harness::eventually;
 use crate::harness::upstream::{Upstream, response};
 use crate::{HOST, in_front_of};
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::SendRequest;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -58,15 +59,17 @@ async fn send(
     for step in steps {
         match step {
             Pause => tokio::time::sleep(Duration::from_millis(30)).await,
-            Data(text) => {
-                body.send_data(Bytes::from_static(text.as_bytes()), false).expect("the stream is open")
-            }
-            End(text) => {
-                body.send_data(Bytes::from_static(text.as_bytes()), true).expect("the stream is open")
-            }
+            Data(text) => send_data(&mut body, text, false),
+            End(text) => send_data(&mut body, text, true),
         }
     }
     answer.await.expect("an answer")
+}
+
+/// A stream whose request had its whole length may be answered, and so over, before its end is sent.
+fn send_data(body: &mut SendStream<Bytes>, text: &'static str, end: bool) {
+    let sent = body.send_data(Bytes::from_static(text.as_bytes()), end);
+    assert!(sent.is_ok() || end && text.is_empty(), "{text:?}: {sent:?}");
 }
 
 #[tokio::test]
