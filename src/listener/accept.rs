@@ -8,6 +8,7 @@ use super::tls_accept::{HandshakeError, handshake};
 use crate::config::ProxyProtocol;
 use crate::live::Live;
 use crate::proxy::Connection;
+use crate::telemetry::ListenerStats;
 use crate::wire::Wire;
 use rustls::HandshakeKind;
 use std::io::{self, ErrorKind};
@@ -97,7 +98,11 @@ where
 
     async fn connection(&self, tcp: TcpStream, peer: SocketAddr, place: Place) {
         let _counted = Counted::new(&self.options, place);
-        match self.prepare(tcp, peer).await {
+        let prepared = {
+            let _waiting = Preparing::new(&self.options.stats);
+            self.prepare(tcp, peer).await
+        };
+        match prepared {
             Ok((wire, connection)) => {
                 (self.serve)(wire, connection, self.shutdown.clone()).await;
             }
@@ -146,6 +151,8 @@ where
     fn count_handshake(&self, kind: Option<HandshakeKind>) {
         let stats = self.options.stats.mine();
         stats.ssl_handshake.inc();
+        // None is asked for.
+        stats.ssl_no_certificate.inc();
         if kind == Some(HandshakeKind::Resumed) {
             stats.ssl_session_reused.inc();
         }
@@ -160,7 +167,8 @@ where
             // As Envoy counts: a client that went away, or only looked whether the port is open, made no error.
             Unserved::Handshake(HandshakeError::Failed(error)) if error.kind() != ErrorKind::InvalidData => {}
             Unserved::Handshake(HandshakeError::Failed(_)) => stats.ssl_connection_error.inc(),
-            Unserved::Header(_) | Unserved::Gone(_) => {}
+            Unserved::Header(_) => stats.listener_filter_error.inc(),
+            Unserved::Gone(_) => {}
         }
     }
 }
@@ -172,6 +180,22 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
         [ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut].contains(&error.kind());
     // EMFILE and ENFILE above all: the connection stays in the queue, so the next accept fails at once.
     (!of_the_connection).then_some(EXHAUSTED_PAUSE)
+}
+
+/// A connection whose PROXY header and TLS handshake are not done, until it is dropped.
+struct Preparing<'a>(&'a ListenerStats);
+
+impl<'a> Preparing<'a> {
+    fn new(stats: &'a ListenerStats) -> Self {
+        stats.mine().pre_cx_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        self.0.mine().pre_cx_active.dec();
+    }
 }
 
 /// A connection in the counters, until it is dropped.

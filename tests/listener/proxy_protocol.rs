@@ -1,7 +1,7 @@
 //! PROXY headers: who is believed, what a connection looks like after one, and what is refused.
 
 use crate::client::{certificate, client, handshake};
-use crate::rig::{Rig, Setup, ask, ends};
+use crate::rig::{Rig, Setup, ask, ends, until};
 use proxy_header::{ProxiedAddress, ProxyHeader, Tlv};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -155,6 +155,9 @@ async fn what_is_no_header_or_a_broken_or_endless_one_is_refused() {
         assert!(ends(&mut stream).await, "{refused:?}");
     }
     assert!(rig.served_no_more());
+    let stats = rig.options.stats.clone();
+    until(|| stats.sum(|shard| shard.listener_filter_error.get()) == 6).await;
+    until(|| stats.sum(|shard| shard.pre_cx_active.get()) == 0).await;
 }
 
 #[tokio::test]
