@@ -8,6 +8,7 @@ use crate::listener::Workers;
 use crate::live::Live;
 use crate::source::{Certificates, Files};
 use crate::stats;
+use crate::telemetry::{Registry, Server};
 use crate::tls::dev;
 use crate::upstream::{Clusters, Resolver};
 use anyhow::{Context, anyhow};
@@ -46,6 +47,8 @@ pub fn run(mut config: Config) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Arc<Config>, authority: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
+    let server = Arc::new(Server::new());
+    let registry = Arc::new(Registry::new(server.clone(), config.runtime.workers()));
     let live = Arc::new(Live::default());
     let workers = Workers::start(config.runtime.workers(), live.clone(), config.limits);
     let workers = Arc::new(workers.context("cannot start the worker threads")?);
@@ -55,11 +58,14 @@ async fn serve(config: Arc<Config>, authority: Option<PathBuf>) -> anyhow::Resul
         tokio::spawn(echo::serve(listener));
     }
     let resolver = Resolver::from_system().context("cannot use /etc/resolv.conf")?;
-    let mut control = Control::new(config.clone(), live.clone(), workers.clone(), Clusters::new(resolver))?;
+    let clusters = Clusters::new(resolver);
+    let mut control =
+        Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry.clone())?;
     let mut files = files(&config);
     control.start(&files.read())?;
+    server.initialized();
     let revision = live.load().expect("control installed the first one");
-    let sockets = control.sockets();
+    let sockets = control.opened();
     print!(
         "{}",
         Announcement {
@@ -75,6 +81,7 @@ async fn serve(config: Arc<Config>, authority: Option<PathBuf>) -> anyhow::Resul
         grace = signals.first(&config) => grace,
         ended = control => return Err(anyhow!("the control task ended early: {}", why(ended))),
     };
+    server.draining();
     info!("draining: sockets accept for {grace:?}, requests may finish for {:?}", config.drain.timeout);
     tokio::select! {
         left = workers.drain(grace, config.drain.timeout) => {
