@@ -78,11 +78,11 @@ fn schema() -> anyhow::Result<ExitCode> {
 fn log() -> app::LogLevel {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_filter_reloading()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        .with_env_filter(filter)
+        .with_filter_reloading();
     let filter = builder.reload_handle();
     builder.init();
     Box::new(move |level| {

@@ -1,6 +1,6 @@
 //! The three addresses that operators and probes ask, and what an operator may order there.
 
-use crate::admin::{Admin, Order, Process, Surface, serve};
+use crate::admin::{Admin, Operations, Order, Surface, serve};
 use crate::compile::Binding;
 use crate::config::Config;
 use crate::control::bindings;
@@ -32,7 +32,7 @@ pub async fn open(
     let (orders, received) = mpsc::channel(WAITING_ORDERS);
     let bindings = bindings(config);
     let dump = Box::new(move || dump(&live, &bindings));
-    let admin = Arc::new(Admin::new(registry, Process { orders, dump, log_level }));
+    let admin = Arc::new(Admin::new(registry, Operations { orders, dump, log_level }));
     for (table, address, surface) in [
         ("admin", config.admin.address, Surface::Admin),
         ("stats", config.stats.address, Surface::Stats),

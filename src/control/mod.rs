@@ -17,10 +17,9 @@ use crate::config::{self, Config, ConfigError};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::Gateway;
-use crate::resource::Snapshot;
 use crate::routing::GatewayId;
-use crate::source::Files;
-use crate::telemetry::{Registry, Revised, ServedCertificate};
+use crate::source::{Files, Snapshot};
+use crate::telemetry::{Registry, Revised};
 use crate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
 use crate::upstream::Clusters;
 use sockets::{Sockets, Wanted};
@@ -202,25 +201,14 @@ fn gateway_of(config: &Config, name: &str, gateway: &config::Gateway, id: Gatewa
     }
 }
 
-/// What is shown of the certificates of a socket, each once.
-fn served(listeners: &[TlsListener]) -> Vec<Arc<ServedCertificate>> {
+/// The certificates of a socket, each once.
+fn served(listeners: &[TlsListener]) -> Vec<Arc<Certificate>> {
     let mut served = BTreeMap::new();
     for TlsListener { hostname: _, mode } in listeners {
         let TlsMode::Terminate { certificates } = mode;
         for certificate in certificates {
-            served.entry(&certificate.name).or_insert_with(|| shown(certificate));
+            served.entry(&certificate.name).or_insert_with(|| Arc::clone(certificate));
         }
     }
     served.into_values().collect()
-}
-
-fn shown(certificate: &Certificate) -> Arc<ServedCertificate> {
-    let Certificate { name, key: _, dns_names, validity: (not_before, not_after), serial } = certificate;
-    Arc::new(ServedCertificate {
-        name: name.clone(),
-        serial: serial.clone(),
-        dns_names: dns_names.clone(),
-        not_before: *not_before,
-        not_after: *not_after,
-    })
 }

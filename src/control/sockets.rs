@@ -4,7 +4,8 @@ use crate::config::Config;
 use crate::listener::{SocketOptions, Workers};
 use crate::proxy::Gateway;
 use crate::routing::SocketId;
-use crate::telemetry::{HttpStats, ListenerStats, ServedCertificate, Socket};
+use crate::telemetry::{HttpStats, ListenerStats, Socket};
+use crate::tls::Certificate;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use tracing::info;
 pub(super) struct Wanted {
     pub tls: bool,
     /// What it serves over TLS.
-    pub certificates: Vec<Arc<ServedCertificate>>,
+    pub certificates: Vec<Arc<Certificate>>,
 }
 
 /// An open socket.
