@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     let CommandLine { command, run } = CommandLine::parse();
     let done = match command.unwrap_or(Command::Run(run)) {
         Command::Run(ConfigFile { file }) => {
-            log();
-            Config::load(&file).map_err(anyhow::Error::from).and_then(app::run)
+            let log_level = log();
+            Config::load(&file).map_err(anyhow::Error::from).and_then(|config| app::run(config, log_level))
         }
         Command::Check { config, paths, dump } => app::check(&config.file, paths, dump),
         Command::Schema => schema(),
@@ -74,13 +74,22 @@ fn schema() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What happens is told on standard error; standard output is for what was asked.
-fn log() {
+/// What happens is told on standard error; standard output is for what was asked. Returns what changes the level.
+fn log() -> app::LogLevel {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        .init();
+        .with_env_filter(filter)
+        .with_filter_reloading();
+    let filter = builder.reload_handle();
+    builder.init();
+    Box::new(move |level| {
+        if let Some(level) = level {
+            let new = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+            filter.reload(new).map_err(|error| error.to_string())?;
+        }
+        filter.with_current(ToString::to_string).map_err(|error| error.to_string())
+    })
 }

@@ -2,9 +2,12 @@
 
 mod announce;
 mod check;
+mod end;
+mod observers;
 mod run;
 
 pub use check::check;
+pub use observers::LogLevel;
 pub use run::run;
 
 /// `1 rule`, `2 rules`.

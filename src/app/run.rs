@@ -1,6 +1,8 @@
 //! `trigate run`: from a configuration to a process that serves, and to its end.
 
 use super::announce::Announcement;
+use super::end::{End, Signals};
+use super::observers::{self, LogLevel, cannot_bind};
 use crate::config::{Config, Limits};
 use crate::control::Control;
 use crate::echo;
@@ -8,6 +10,7 @@ use crate::listener::Workers;
 use crate::live::Live;
 use crate::source::{Certificates, Files};
 use crate::stats;
+use crate::telemetry::{Registry, Server};
 use crate::tls::dev;
 use crate::upstream::{Clusters, Resolver};
 use anyhow::{Context, anyhow};
@@ -15,8 +18,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 /// Threads of the runtime for everything that serves no client. Two, so that a reload does not hold up a probe.
@@ -28,7 +29,7 @@ const OTHER_FILES: u64 = 512;
 ///
 /// # Errors
 /// What is needed to serve cannot be had: a socket, a certificate, a thread.
-pub fn run(mut config: Config) -> anyhow::Result<ExitCode> {
+pub fn run(mut config: Config, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     stats::set_workers(config.runtime.workers());
     fit_to_file_limit(&mut config.limits);
     let authority = development_certificates(&config)?;
@@ -38,84 +39,43 @@ pub fn run(mut config: Config) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control threads")?;
-    let served = runtime.block_on(serve(Arc::new(config), authority));
+    let served = runtime.block_on(serve(Arc::new(config), authority, log_level));
     // What still runs there (scrapes, the echo backend) has nobody to answer any more.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(config: Arc<Config>, authority: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
+async fn serve(
+    config: Arc<Config>,
+    authority: Option<PathBuf>,
+    log_level: LogLevel,
+) -> anyhow::Result<ExitCode> {
+    let signals = Signals::new()?;
     let live = Arc::new(Live::default());
-    let workers = Workers::start(config.runtime.workers(), live.clone(), config.limits);
-    let workers = Arc::new(workers.context("cannot start the worker threads")?);
+    let server = Arc::new(Server::new());
+    let registry = Arc::new(Registry::new(server.clone(), config.runtime.workers()));
+    let orders = observers::open(&config, live.clone(), registry.clone(), log_level).await?;
     if config.echo.enabled {
         let address = config.echo.address;
         let listener = echo::bind(address).await.with_context(|| cannot_bind("echo", address))?;
         tokio::spawn(echo::serve(listener));
     }
-    let resolver = Resolver::from_system().context("cannot use /etc/resolv.conf")?;
-    let mut control = Control::new(config.clone(), live.clone(), workers.clone(), Clusters::new(resolver))?;
+    let workers = Workers::start(config.runtime.workers(), live.clone(), config.limits);
+    let workers = Arc::new(workers.context("cannot start the worker threads")?);
+    let clusters = Clusters::new(Resolver::from_system().context("cannot use /etc/resolv.conf")?);
+    let mut control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry)?;
     let mut files = files(&config);
     control.start(&files.read())?;
-    let revision = live.load().expect("control installed the first one");
-    let sockets = control.sockets();
-    print!(
-        "{}",
-        Announcement {
-            config: &config,
-            revision: &revision,
-            sockets: &sockets,
-            authority: authority.as_deref()
-        }
-    );
-    drop((revision, sockets));
+    server.initialized();
+    if let Some(revision) = live.load() {
+        let (sockets, authority) = (&control.opened(), authority.as_deref());
+        print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
+    }
     let control = tokio::spawn(control.run(files));
-    let grace = tokio::select! {
-        grace = signals.first(&config) => grace,
-        ended = control => return Err(anyhow!("the control task ended early: {}", why(ended))),
-    };
-    info!("draining: sockets accept for {grace:?}, requests may finish for {:?}", config.drain.timeout);
+    let end = End { config, workers, server, signals, orders };
     tokio::select! {
-        left = workers.drain(grace, config.drain.timeout) => {
-            if left > 0 {
-                warn!("{left} connections were cut, because they did not end within the drain timeout");
-            }
-            info!("drained");
-            Ok(ExitCode::SUCCESS)
-        }
-        () = signals.next() => {
-            warn!("a second signal: not waiting for what is in flight");
-            Ok(ExitCode::FAILURE)
-        }
-    }
-}
-
-/// The two signals that ask for an end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot wait for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    /// The grace that the first signal gives: somebody at a keyboard does not wait for load balancers.
-    async fn first(&mut self, config: &Config) -> Duration {
-        tokio::select! {
-            _ = self.terminate.recv() => config.drain.grace,
-            _ = self.interrupt.recv() => Duration::ZERO,
-        }
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        code = end.reached() => Ok(code),
+        ended = control => Err(anyhow!("the control task ended early: {}", why(ended))),
     }
 }
 
@@ -161,10 +121,6 @@ fn fit_to_file_limit(limits: &mut Limits) {
         info!("at most {most} connections, because only {files} files may be open; `ulimit -n` raises that");
         limits.connections = most;
     }
-}
-
-fn cannot_bind(table: &str, address: std::net::SocketAddr) -> String {
-    format!("cannot bind {address}, which [{table}] asks for")
 }
 
 /// Why a task that never returns has ended.

@@ -11,6 +11,7 @@ mod suggest;
 mod watch;
 
 pub use certificates::Certificates;
+pub use crate::resource::Snapshot;
 pub use files::{Files, read_text};
 pub use pinpoint::pinpoint;
 

@@ -1,0 +1,99 @@
+//! The end of the process: a signal or an operator's order, the drain, and what cuts it short.
+
+use crate::admin::Order;
+use crate::config::Config;
+use crate::listener::Workers;
+use crate::telemetry::Server;
+use anyhow::Context;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// What ends the process, and what has to be told of it.
+pub struct End {
+    pub config: Arc<Config>,
+    pub workers: Arc<Workers>,
+    pub server: Arc<Server>,
+    pub signals: Signals,
+    pub orders: mpsc::Receiver<Order>,
+}
+
+/// The two signals that ask for an end.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl End {
+    /// Waits until the process is asked to end, drains it, and says how it ended.
+    pub async fn reached(mut self) -> ExitCode {
+        let grace = self.asked().await;
+        let timeout = self.config.drain.timeout;
+        self.server.draining();
+        info!("draining: sockets accept for {grace:?}, requests may finish for {timeout:?}");
+        tokio::select! {
+            left = self.workers.drain(grace, timeout) => {
+                if left > 0 {
+                    warn!("{left} connections were cut, because they did not end within the drain timeout");
+                }
+                info!("drained");
+                ExitCode::SUCCESS
+            }
+            _ = self.signals.next() => {
+                warn!("a second signal: not waiting for what is in flight");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// How long sockets are still to accept, once the process is asked to end.
+    async fn asked(&mut self) -> Duration {
+        loop {
+            let order = tokio::select! {
+                signal = self.signals.next() => return self.grace(signal),
+                // The sender lives in the admin socket, which lives as long as the process.
+                Some(order) = self.orders.recv() => order,
+            };
+            match order {
+                Order::Quit => return Duration::ZERO,
+                Order::Drain { graceful } => self.drain_listeners(graceful),
+            }
+        }
+    }
+
+    /// Somebody at a keyboard does not wait for load balancers to look elsewhere.
+    fn grace(&self, signal: SignalKind) -> Duration {
+        if signal == SignalKind::terminate() { self.config.drain.grace } else { Duration::ZERO }
+    }
+
+    /// Ends connections while the process goes on: clients are told to come back, and sockets stay open only when
+    /// it is to be graceful (Envoy's `/drain_listeners`).
+    fn drain_listeners(&self, graceful: bool) {
+        const UNTIL_THE_END: Duration = Duration::from_secs(365 * 24 * 3600);
+        let workers = Arc::clone(&self.workers);
+        let grace = if graceful { UNTIL_THE_END } else { Duration::ZERO };
+        info!("connections are ended by order; sockets {}", if graceful { "stay open" } else { "close" });
+        tokio::spawn(async move { workers.drain(grace, UNTIL_THE_END).await });
+    }
+}
+
+impl Signals {
+    /// Listens for SIGTERM and SIGINT from now on.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The three addresses that operators and probes ask, and what an operator may order there.
+
+use crate::admin::{Admin, Operations, Order, Surface, serve};
+use crate::compile::Binding;
+use crate::config::Config;
+use crate::control::bindings;
+use crate::live::Live;
+use crate::routing::{self, GatewayId, Page};
+use crate::telemetry::Registry;
+use anyhow::Context;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// Orders that wait while an earlier one is carried out.
+const WAITING_ORDERS: usize = 4;
+
+/// Changes the level of the log when it is given one, and says which holds.
+pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>;
+
+/// Opens the three sockets. They answer at once: not ready, until the first revision is live.
+///
+/// # Errors
+/// One of the addresses cannot be bound.
+pub async fn open(
+    config: &Config,
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+    log_level: LogLevel,
+) -> anyhow::Result<mpsc::Receiver<Order>> {
+    let (orders, received) = mpsc::channel(WAITING_ORDERS);
+    let bindings = bindings(config);
+    let dump = Box::new(move || dump(&live, &bindings));
+    let admin = Arc::new(Admin::new(registry, Operations { orders, dump, log_level }));
+    for (table, address, surface) in [
+        ("admin", config.admin.address, Surface::Admin),
+        ("stats", config.stats.address, Surface::Stats),
+        ("ready", config.ready.address, Surface::Ready),
+    ] {
+        let listener = TcpListener::bind(address).await.with_context(|| cannot_bind(table, address))?;
+        tokio::spawn(serve(listener, surface, Arc::clone(&admin)));
+    }
+    Ok(received)
+}
+
+/// What is not bound, and which table of proxy.toml asks for it.
+pub fn cannot_bind(table: &str, address: SocketAddr) -> String {
+    format!("cannot bind {address}, which [{table}] in proxy.toml asks for")
+}
+
+/// The revision that serves, as text.
+fn dump(live: &Live, bindings: &[Binding]) -> String {
+    let Some(revision) = live.load() else { return "no revision is live yet\n".to_owned() };
+    let name = |id: GatewayId| {
+        bindings.get(usize::from(id.0)).map_or_else(|| id.0.to_string(), |binding| binding.name.clone())
+    };
+    let mut page = Page::default();
+    page.entry(0, "revision", revision.number);
+    routing::dump(&revision.table, name, &mut page);
+    page.into_text()
+}
