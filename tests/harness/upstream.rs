@@ -49,11 +49,14 @@ impl Seen {
     }
 }
 
+/// All bytes that one connection received.
+type Record = Arc<Mutex<Vec<u8>>>;
+
 /// A listening upstream; it ends when this is dropped.
 pub struct Upstream {
     pub address: SocketAddr,
     accepted: Arc<AtomicUsize>,
-    records: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>,
+    records: Arc<Mutex<Vec<Record>>>,
     task: JoinHandle<()>,
 }
 
