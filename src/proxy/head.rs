@@ -53,10 +53,15 @@ pub async fn read(wire: &mut Wire, read: &mut BytesMut, limits: &Limits) -> Resu
 /// Reads on until the head is whole, in bounded time and space.
 async fn rest(wire: &mut Wire, read: &mut BytesMut, limits: &Limits) -> Result<usize, NoHead> {
     let whole = async {
+        let mut looked_at = 0;
         loop {
             if read.len() > limits.head_bytes as usize {
                 return Err(Reply::HeadTooLarge.into());
             }
+            if has_bare_lf(read, looked_at) {
+                return Err(Reply::BadRequest.into());
+            }
+            looked_at = read.len();
             let searched = read.len().saturating_sub(END.len() - 1);
             fill(wire, read).await?;
             if let Some(end) = find_end(read, searched) {
@@ -66,6 +71,13 @@ async fn rest(wire: &mut Wire, read: &mut BytesMut, limits: &Limits) -> Result<u
     };
     let limit: Duration = limits.head_timeout;
     timeout(limit, whole).await.map_err(|_| NoHead::Refused(Reply::RequestTimeout))?
+}
+
+/// Whether a line from `from` on ends without its CR. Such a head is refused once it is whole; one of nothing but
+/// such lines never would be.
+fn has_bare_lf(read: &[u8], from: usize) -> bool {
+    memchr::memchr_iter(b'\n', &read[from.min(read.len())..])
+        .any(|at| !matches!((from + at).checked_sub(1), Some(before) if read[before] == b'\r'))
 }
 
 async fn fill(wire: &mut Wire, read: &mut BytesMut) -> Result<(), NoHead> {
@@ -180,6 +192,18 @@ fn is_token(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_lf_is_seen_wherever_the_bytes_were_cut() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n";
+        for from in 0..24 {
+            assert!(has_bare_lf(text, from), "{from}");
+        }
+        for from in 24..=text.len() {
+            assert!(!has_bare_lf(text, from), "{from}");
+        }
+        assert!(has_bare_lf(b"\n", 0) && !has_bare_lf(b"\r\n\r\n", 0) && !has_bare_lf(b"\r\n", 1));
+    }
 
     fn verdict(head: &str) -> Result<(), Reply> {
         check(head.as_bytes(), 100)

@@ -20,7 +20,7 @@ pub enum Found {
     /// The file itself; once.
     Start,
     /// A path into one of our own top-level modules.
-    Module { line: usize, name: String },
+    Module { line: usize, name: String, in_test: bool },
     /// A path that begins with the name of a crate, or of something in scope.
     Crate { line: usize, name: String, in_test: bool },
     /// A function with a body; its lines run from `fn` to the closing brace.
@@ -138,7 +138,7 @@ impl Walk {
                 None => return,
             },
         };
-        self.found.push(Found::Module { line, name });
+        self.found.push(Found::Module { line, name, in_test: self.in_test });
     }
 
     fn use_tree(&mut self, before: &mut Vec<(String, Span)>, tree: &UseTree, leading_colon: bool) {

@@ -101,18 +101,18 @@ async fn every_promised_metric_is_there() {
 #[tokio::test]
 async fn requests_are_counted_by_socket_and_class() {
     let (trigate, _upstream) = used().await;
+    // Named by the bound port, as Envoy Gateway's `http-10080`.
+    let clear = format!("http-{}", trigate.external.http.port());
+    let over_tls = format!("https-{}", trigate.external.https.port());
     // A request is counted when it has ended, which may be a moment after its answer is here.
     let total = || async {
-        let prefix = r#"envoy_http_conn_manager_prefix="http-10080""#;
-        (trigate.metric("envoy_http_downstream_rq_total", &[prefix]).await >= 7.0).then_some(())
+        let prefix = format!(r#"envoy_http_conn_manager_prefix="{}""#, clear);
+        (trigate.metric("envoy_http_downstream_rq_total", &[&prefix]).await >= 7.0).then_some(())
     };
     eventually("seven requests on the page", total).await;
-    for (prefix, class, count) in [
-        ("http-10080", "2", 5.0),
-        ("http-10080", "4", 1.0),
-        ("http-10080", "5", 1.0),
-        ("https-10443", "2", 1.0),
-    ] {
+    for (prefix, class, count) in
+        [(&clear, "2", 5.0), (&clear, "4", 1.0), (&clear, "5", 1.0), (&over_tls, "2", 1.0)]
+    {
         let labels = [
             format!(r#"envoy_http_conn_manager_prefix="{prefix}""#),
             format!(r#"envoy_response_code_class="{class}""#),

@@ -123,6 +123,7 @@ async fn what_is_no_http_is_answered_and_ended() {
     let (trigate, _upstreams) = failing().await;
     for (request, status) in [
         ("nonsense\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\nHost: {HOST}\n\n"), 400),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
         (format!("GET /\0 HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), 400),
         (
