@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use trigate::admin::LogLevel;
 use trigate::app;
 use trigate::config::Config;
 
@@ -75,7 +76,7 @@ fn schema() -> anyhow::Result<ExitCode> {
 }
 
 /// What happens is told on standard error; standard output is for what was asked. Returns what changes the level.
-fn log() -> app::LogLevel {
+fn log() -> LogLevel {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -11,7 +11,7 @@ mod orders;
 mod query;
 mod views;
 
-pub use orders::{Operations, Order};
+pub use orders::{LogLevel, Operations, Order};
 
 use crate::telemetry::{Registry, State};
 use answer::Answer;

@@ -12,6 +12,9 @@ pub enum Order {
     Quit,
 }
 
+/// Changes the log's level when it is given one, and returns the one that holds.
+pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>;
+
 /// What the admin socket needs of the rest of the process.
 pub struct Operations {
     /// Where orders go. A full channel refuses: the process is busy with earlier ones.
@@ -19,5 +22,5 @@ pub struct Operations {
     /// The revision that serves, as text.
     pub dump: Box<dyn Fn() -> String + Send + Sync>,
     /// Changes the log's level (`debug`) when one is given, and returns the one that holds.
-    pub log_level: Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>,
+    pub log_level: LogLevel,
 }

@@ -1,6 +1,6 @@
 //! The three addresses that operators and probes ask, and what an operator may order there.
 
-use crate::admin::{Admin, Operations, Order, Surface, serve};
+use crate::admin::{Admin, LogLevel, Operations, Order, Surface, serve};
 use crate::compile::Binding;
 use crate::config::Config;
 use crate::control::bindings;
@@ -15,9 +15,6 @@ use tokio::sync::mpsc;
 
 /// Orders that wait while an earlier one is carried out.
 const WAITING_ORDERS: usize = 4;
-
-/// Changes the level of the log when it is given one, and says which holds.
-pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>;
 
 /// Opens the three sockets. They answer at once: not ready, until the first revision is live.
 ///

@@ -2,7 +2,8 @@
 
 use super::announce::Announcement;
 use super::end::{End, Signals};
-use super::observers::{self, LogLevel, cannot_bind};
+use super::observers::{self, cannot_bind};
+use crate::admin::LogLevel;
 use crate::config::{Config, Limits};
 use crate::control::Control;
 use crate::echo;

@@ -10,8 +10,8 @@ mod split;
 mod suggest;
 mod watch;
 
-pub use certificates::Certificates;
 pub use crate::resource::Snapshot;
+pub use certificates::Certificates;
 pub use files::{Files, read_text};
 pub use pinpoint::pinpoint;
 
