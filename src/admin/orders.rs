@@ -12,7 +12,7 @@ pub enum Order {
     Quit,
 }
 
-/// Changes the log's level when one is given, and returns the one that holds, or why it cannot be.
+/// Changes the log's level when it is given one, and returns the one that holds.
 pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>;
 
 /// What the admin socket needs of the rest of the process.

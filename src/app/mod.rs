@@ -7,7 +7,6 @@ mod observers;
 mod run;
 
 pub use check::check;
-
 pub use run::run;
 
 /// `1 rule`, `2 rules`.
