@@ -1,0 +1,153 @@
+//! Tries: the request goes to an endpoint, and to another one where that is asked for, until there is a response.
+
+use super::Worker;
+use super::asked::Asked;
+use super::downstream::{Downstream, Piece};
+use super::exchange::Ended;
+use super::mirror::Feed;
+use super::outgoing;
+use super::pump::{Clock, Over, Reading};
+use super::reach::{Choice, Reached, reach};
+use super::recording::Recording;
+use super::relay::Broken;
+use super::responding::Responding;
+use super::retries::{Cause, Retries};
+use crate::reply::Reply;
+use crate::upstream::{Backend, Cluster, Protocol, Upstream, UpstreamError};
+use bytes::Bytes;
+use http::{StatusCode, request};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// An exchange whose destination is known.
+pub struct Tries<'a> {
+    pub worker: &'a Worker,
+    pub cluster: &'a Cluster,
+    pub backend: &'a Backend,
+    pub asked: &'a Asked,
+    pub address: outgoing::Address<'a>,
+    pub responding: Responding<'a>,
+    pub clock: Clock,
+    /// How long one try may take.
+    pub limit: Option<Duration>,
+    pub recording: Recording,
+    pub feeds: Vec<Feed>,
+    pub retries: Retries<'a>,
+    pub choice: Choice,
+}
+
+/// How a try ended without a response for the client.
+enum Failed {
+    /// The client has seen nothing yet, and this is the request as it was.
+    Again(Box<request::Parts>, Cause),
+    Ended(Ended),
+}
+
+impl<T: Into<Ended>> From<T> for Failed {
+    fn from(ended: T) -> Self {
+        Self::Ended(ended.into())
+    }
+}
+
+impl Tries<'_> {
+    /// Tries until there is a response, or nothing left to try.
+    pub async fn run(mut self, mut head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
+        loop {
+            let (same, cause) = match self.attempt(head, down).await {
+                Ok(status) => return Ok(status),
+                Err(Failed::Ended(ended)) => return Err(ended),
+                Err(Failed::Again(same, cause)) => (same, cause),
+            };
+            let pause = self.retries.next(cause).ok_or(cause.reply())?;
+            if !pause.is_zero() {
+                self.clock.begin_attempt(None);
+                self.clock.within(sleep(pause)).await.map_err(|_: Over| Reply::UpstreamTimeout)?;
+            }
+            self.cluster.stats().retried();
+            self.choice.fresh = cause == Cause::Stale;
+            head = *same;
+        }
+    }
+
+    /// One try: a connection, the request, the response.
+    async fn attempt(
+        &mut self,
+        mut head: request::Parts,
+        down: &mut Downstream,
+    ) -> Result<StatusCode, Failed> {
+        self.clock.begin_attempt(self.limit);
+        let reaching = reach(&self.worker.pool, self.cluster, self.backend, &mut self.choice);
+        let Reached { mut up, active, tls } = match self.clock.within(reaching).await {
+            Ok(Ok(reached)) => reached,
+            Ok(Err(reply)) => return Err(Failed::Again(Box::new(head), Cause::Broke(reply))),
+            Err(Over::Attempt) => return Err(Failed::Again(Box::new(head), Cause::TimedOut)),
+            Err(Over::Request | Over::Idle) => return Err(Reply::UpstreamTimeout.into()),
+        };
+        let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
+        let upgrade = self.asked.upgrade.as_ref().filter(|_| protocol == Protocol::Http1);
+        let end = upgrade.is_none() && self.recording.is_empty() && down.is_body_done();
+        // Only a connection that served before can be found closed, and only then a second try is safe unasked.
+        let stale = up.is_reused() && self.asked.idempotent && end;
+        let spare = (stale || self.retries.are_left()).then(|| Box::new(head.clone()));
+        let target = outgoing::Target { address: &self.address, tls, protocol, end, upgrade };
+        outgoing::address(&mut head, &target).map_err(|_| Reply::BadRequest)?;
+        let reading = match (upgrade, end) {
+            (Some(_), _) => Reading::Held,
+            (None, true) => Reading::Ended,
+            (None, false) if self.recording.has_end() => Reading::Ended,
+            (None, false) => Reading::Open,
+        };
+        let result = match self.send(&mut up, head, end).await {
+            Ok(()) => self.relay(&mut up, down, &active, reading).await,
+            Err(error) => Err(Broken::Before(error)),
+        };
+        let (received, sent) = up.take_traffic();
+        self.cluster.stats().traffic(received, sent);
+        let cause = match result {
+            Ok(status) => {
+                up.finish(&self.worker.pool);
+                return Ok(status);
+            }
+            Err(Broken::Ended(ended)) => return Err(ended.into()),
+            Err(Broken::Before(error)) => self.cause(&error, stale),
+            Err(Broken::Again(cause)) => cause,
+        };
+        self.choice.failed = Some(active.endpoint().address.clone());
+        match spare {
+            Some(same) if self.recording.is_whole() => Err(Failed::Again(same, cause)),
+            _ => Err(cause.reply().into()),
+        }
+    }
+
+    /// Sends the head, and what was read of the body already.
+    async fn send(
+        &mut self,
+        up: &mut Upstream,
+        head: request::Parts,
+        end: bool,
+    ) -> Result<(), UpstreamError> {
+        up.send_head(head, end).await?;
+        for piece in self.recording.pieces(self.retries.are_left()) {
+            pass_on(up, piece).await?;
+        }
+        Ok(())
+    }
+
+    fn cause(&self, error: &UpstreamError, stale: bool) -> Cause {
+        tracing::debug!("{}: {error}", self.cluster.name());
+        match error {
+            UpstreamError::Closed(_) if stale => Cause::Stale,
+            UpstreamError::Closed(_) => Cause::Broke(Reply::UpstreamReset),
+            UpstreamError::Protocol(_) => Cause::Broke(Reply::UpstreamProtocol),
+        }
+    }
+}
+
+/// Sends what a client sent.
+pub async fn pass_on(up: &mut Upstream, piece: Piece) -> Result<(), UpstreamError> {
+    match piece {
+        Piece::Body(bytes) => up.send_body(bytes, false).await,
+        Piece::Trailers(trailers) => up.send_trailers(trailers).await,
+        Piece::End => up.send_body(Bytes::new(), true).await,
+    }
+}
