@@ -151,3 +151,147 @@ pub async fn pass_on(up: &mut Upstream, piece: Piece) -> Result<(), UpstreamErro
         Piece::End => up.send_body(Bytes::new(), true).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::rig::{Act, Rig, Upstream, answer, body, local, nobody, status};
+    use crate::routing::{Retry, Rule, TimeLimit};
+    use http::StatusCode;
+    use std::time::{Duration, Instant};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn retrying(attempts: u32, codes: &[u16]) -> impl FnOnce(&mut Rule) + use<> {
+        let codes = codes.iter().map(|code| StatusCode::from_u16(*code).expect("a status")).collect();
+        let retry = Retry::new(Some(attempts), codes, Some(Duration::from_millis(5)));
+        move |rule| rule.retry = Some(Box::new(retry))
+    }
+
+    fn after(milliseconds: u64) -> TimeLimit {
+        TimeLimit::new(Duration::from_millis(milliseconds))
+    }
+
+    #[tokio::test]
+    async fn a_listed_code_is_tried_again_and_the_last_response_given() {
+        local(async {
+            for (failures, code, want, tries) in
+                [(2, 503, 200, 3), (3, 503, 503, 3), (9, 502, 502, 1), (0, 503, 200, 1)]
+            {
+                let upstream = Upstream::new(move |number, _| {
+                    let code = if number < failures { code } else { 200 };
+                    answer(code, &format!("try {number}"))
+                })
+                .await;
+                let rig = Rig::new(&[&[upstream.address]], retrying(2, &[500, 503]));
+                let got = rig.get("/").await;
+                assert_eq!((status(&got), upstream.requests().len()), (want, tries), "{failures} {code}");
+                assert_eq!(body(&got), format!("try {}", tries - 1));
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_tried_again_without_codes() {
+        local(async {
+            for (failures, want, tries) in [(2, 200, 3), (9, 503, 3)] {
+                let upstream = Upstream::new(
+                    move |number, _| {
+                        if number < failures { Act::Close } else { answer(200, "") }
+                    },
+                )
+                .await;
+                let rig = Rig::new(&[&[upstream.address]], retrying(2, &[]));
+                let got = rig.send("POST", "/", "", "body").await;
+                assert_eq!((status(&got), upstream.requests().len()), (want, tries), "{failures}");
+                for request in upstream.requests() {
+                    assert!(request.ends_with("\r\n\r\nbody"), "the whole request again: {request}");
+                }
+            }
+            let rig = Rig::new(&[&[nobody().await]], retrying(2, &[]));
+            assert_eq!(status(&rig.get("/").await), 503);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_to_keep_is_sent_once() {
+        local(async {
+            let upstream = Upstream::new(|_, _| answer(503, "busy")).await;
+            let rig = Rig::new(&[&[upstream.address]], retrying(2, &[503]));
+            for (size, tries) in [(64 * 1024, 3), (64 * 1024 + 1, 4)] {
+                let got = rig.send("POST", "/", "", &"x".repeat(size)).await;
+                assert_eq!((status(&got), body(&got)), (503, "busy"));
+                assert_eq!(upstream.requests().len(), tries, "{size}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_try_that_takes_too_long_is_made_again() {
+        local(async {
+            for (hanging, want, tries) in [(1, 200, 2), (9, 504, 3)] {
+                let upstream = Upstream::new(
+                    move |number, _| {
+                        if number < hanging { Act::Hang } else { answer(200, "") }
+                    },
+                )
+                .await;
+                let rig = Rig::new(&[&[upstream.address]], |rule| {
+                    retrying(2, &[])(rule);
+                    rule.timeouts.backend_request = after(100);
+                });
+                let got = rig.get("/").await;
+                assert_eq!((status(&got), upstream.requests().len()), (want, tries), "{hanging}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_requests_limit_holds_for_all_tries_together() {
+        local(async {
+            let upstream = Upstream::new(|_, _| Act::Hang).await;
+            let rig = Rig::new(&[&[upstream.address]], |rule| {
+                retrying(100, &[])(rule);
+                rule.timeouts.backend_request = after(100);
+                rule.timeouts.request = after(350);
+            });
+            let started = Instant::now();
+            assert_eq!(status(&rig.get("/").await), 504);
+            assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+            assert!((2..=4).contains(&upstream.requests().len()), "{}", upstream.requests().len());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn without_retry_one_try_is_all_there_is() {
+        local(async {
+            let upstream = Upstream::new(|_, _| Act::Hang).await;
+            let rig = Rig::new(&[&[upstream.address]], |rule| rule.timeouts.backend_request = after(100));
+            assert_eq!((status(&rig.get("/").await), upstream.requests().len()), (504, 1));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_response_that_began_is_cut_and_never_begun_again() {
+        local(async {
+            let upstream =
+                Upstream::new(|_, _| Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".into()))
+                    .await;
+            let rig = Rig::new(&[&[upstream.address]], |rule| {
+                retrying(2, &[503])(rule);
+                rule.timeouts.request = after(200);
+            });
+            let mut client = rig.open();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await.expect("written");
+            let mut got = String::new();
+            client.read_to_string(&mut got).await.expect("it is closed");
+            assert_eq!((status(&got), body(&got)), (200, "half"));
+            assert_eq!(upstream.requests().len(), 1);
+        })
+        .await;
+    }
+}

@@ -181,3 +181,133 @@ fn head(method: Method, headers: HeaderMap) -> request::Parts {
     head.headers = headers;
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::filter::{AuthPath, AuthProtocol, ExternalAuth, Fields, Filters, OnFailure};
+    use crate::proxy::rig::{Act, Rig, Upstream, answer, answer_with, backend, body, local, status, values};
+    use crate::routing::Rule;
+    use http::{HeaderName, StatusCode};
+    use std::time::Duration;
+
+    fn only(names: &[&'static str]) -> Fields {
+        Fields::Only(names.iter().map(|name| HeaderName::from_static(name)).collect())
+    }
+
+    fn auth() -> ExternalAuth {
+        ExternalAuth {
+            to: backend(1),
+            protocol: AuthProtocol::Http {
+                path: AuthPath::prefix("/verify"),
+                to_backend: only(&["remote-user", "remote-groups"]),
+            },
+            asks_with: only(&["cookie"]),
+            body: None,
+            timeout: Duration::from_millis(500),
+            on_failure: OnFailure::default(),
+        }
+    }
+
+    fn asking(auth: ExternalAuth) -> impl FnOnce(&mut Rule) {
+        let filters = Filters { external_auth: Some(Box::new(auth)), ..Filters::default() };
+        move |rule| rule.filters = filters
+    }
+
+    const FORGED: &str = "remote-user: admin\r\nremote-groups: root\r\ncookie: c=1\r\nx-a: 1\r\n";
+
+    #[tokio::test]
+    async fn who_is_let_in_is_whom_the_authorizer_names() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let authorizer =
+                Upstream::new(|_, _| answer_with(200, "remote-user: alice\r\nx-b: 1\r\n", "ok")).await;
+            let rig = Rig::new(&[&[upstream.address], &[authorizer.address]], asking(auth()));
+            assert_eq!(body(&rig.send("PUT", "/p?q", FORGED, "body").await), "app");
+            let question = &authorizer.requests()[0];
+            assert!(question.starts_with("PUT /verify/p?q HTTP/1.1\r\n"), "{question}");
+            for (name, want) in [
+                ("host", vec!["a.test"]),
+                ("content-length", vec!["0"]),
+                ("cookie", vec!["c=1"]),
+                ("x-a", vec![]),
+                ("remote-user", vec![]),
+            ] {
+                assert_eq!(values(question, name), want, "{name}");
+            }
+            let request = &upstream.requests()[0];
+            for (name, want) in [
+                ("remote-user", vec!["alice"]),
+                ("remote-groups", vec![]),
+                ("x-a", vec!["1"]),
+                ("x-b", vec![]),
+            ] {
+                assert_eq!(values(request, name), want, "{name}");
+            }
+            assert_eq!(body(request), "body");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn who_is_not_let_in_gets_the_authorizers_answer() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let authorizer = Upstream::new(|_, _| {
+                let lines = "location: https://login.test/\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n";
+                answer_with(302, &format!("{lines}content-type: text/html\r\n"), "<p>log in")
+            })
+            .await;
+            let rig = Rig::new(&[&[upstream.address], &[authorizer.address]], asking(auth()));
+            let got = rig.send("POST", "/", "", "body").await;
+            assert_eq!((status(&got), body(&got)), (302, "<p>log in"));
+            assert_eq!(values(&got, "location"), ["https://login.test/"]);
+            assert_eq!(values(&got, "set-cookie"), ["a=1", "b=2"]);
+            assert_eq!(values(&got, "content-type"), ["text/html"]);
+            assert!(upstream.requests().is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn without_a_verdict_the_filter_decides() {
+        local(async {
+            for (on_failure, want) in [
+                (OnFailure::default(), 403),
+                (OnFailure::Deny(StatusCode::SERVICE_UNAVAILABLE), 503),
+                (OnFailure::Allow, 200),
+            ] {
+                for broken in [|| Act::Close, || Act::Hang, || answer(500, "no")] {
+                    let upstream = Upstream::named("app").await;
+                    let authorizer = Upstream::new(move |_, _| broken()).await;
+                    let auth = ExternalAuth { on_failure, ..auth() };
+                    let rig = Rig::new(&[&[upstream.address], &[authorizer.address]], asking(auth));
+                    assert_eq!(status(&rig.send("GET", "/", FORGED, "").await), want, "{on_failure:?}");
+                    for request in upstream.requests() {
+                        assert_eq!(values(&request, "remote-user"), Vec::<&str>::new());
+                    }
+                }
+            }
+            let upstream = Upstream::named("app").await;
+            let rig = Rig::new(&[&[upstream.address], &[]], asking(auth()));
+            assert_eq!(status(&rig.get("/").await), 403, "it has no endpoint");
+            assert!(upstream.requests().is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_authorizer_sees_a_body_up_to_its_limit() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let authorizer = Upstream::new(|_, _| answer(200, "")).await;
+            let auth = ExternalAuth { body: Some(10), ..auth() };
+            let rig = Rig::new(&[&[upstream.address], &[authorizer.address]], asking(auth));
+            assert_eq!(status(&rig.send("POST", "/", "expect: 100-continue\r\n", "0123456789").await), 100);
+            assert_eq!(body(&authorizer.requests()[0]), "0123456789");
+            assert_eq!(body(&upstream.requests()[0]), "0123456789");
+            assert_eq!(status(&rig.send("POST", "/", "", "0123456789x").await), 413);
+            assert_eq!((authorizer.requests().len(), upstream.requests().len()), (1, 1));
+        })
+        .await;
+    }
+}

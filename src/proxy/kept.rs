@@ -44,3 +44,83 @@ impl Display for Named<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::filter::Filters;
+    use crate::proxy::rig::{Rig, Upstream, body, local, status, values};
+    use crate::routing::{Backend, Backends, Carrier, ClusterId, Rule, Session};
+    use http::HeaderName;
+    use std::net::SocketAddr;
+
+    fn keeping(carrier: Carrier) -> impl FnOnce(&mut Rule) {
+        move |rule| {
+            let session = Session::new("httproute/default/app/rule/0", carrier, None);
+            rule.session = Some(Box::new(session.expect("valid")));
+        }
+    }
+
+    fn cookie() -> Carrier {
+        Carrier::Cookie { name: "sticky".into(), path: "/".into(), permanent: false }
+    }
+
+    fn pair<'a>(answer: &'a str) -> Option<&'a str> {
+        values(answer, "set-cookie").first()?.split(';').next()
+    }
+
+    #[tokio::test]
+    async fn a_session_stays_with_its_endpoint_and_is_given_one_cookie() {
+        local(async {
+            let (a, b) = (Upstream::named("a").await, Upstream::named("b").await);
+            let rig = Rig::new(&[&[a.address, b.address]], keeping(cookie()));
+            let first = rig.get("/").await;
+            let lines = format!("cookie: x=1; {}\r\n", pair(&first).expect("a cookie"));
+            for _ in 0..20 {
+                let next = rig.send("GET", "/", &lines, "").await;
+                assert_eq!((body(&next), pair(&next)), (body(&first), None));
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_gone_is_replaced_with_a_new_cookie() {
+        local(async {
+            let (a, b) = (Upstream::named("a").await, Upstream::named("b").await);
+            let before = Rig::new(&[&[a.address]], keeping(cookie()));
+            let first = before.get("/").await;
+            let after = Rig::new(&[&[b.address]], keeping(cookie()));
+            let lines = format!("cookie: {}\r\n", pair(&first).expect("a cookie"));
+            let next = after.send("GET", "/", &lines, "").await;
+            assert_eq!((status(&next), body(&next)), (200, "b"));
+            let anew = pair(&next).expect("a new cookie");
+            assert_ne!(Some(anew), pair(&first));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_session_beats_weights() {
+        local(async {
+            let (a, b) = (Upstream::named("a").await, Upstream::named("b").await);
+            let weighted = |weights: [u32; 2]| {
+                move |rule: &mut Rule| {
+                    keeping(Carrier::Header(HeaderName::from_static("x-session")))(rule);
+                    let backends = weights.iter().zip(0..).map(|(&weight, place)| Backend {
+                        weight,
+                        filters: Filters::default(),
+                        index: Some(place),
+                    });
+                    rule.backends = Backends::new(Some(ClusterId(0)), backends.collect());
+                }
+            };
+            let endpoints: [&[SocketAddr]; 2] = [&[a.address], &[b.address]];
+            let first = Rig::new(&endpoints, weighted([1, 0])).get("/").await;
+            let lines = format!("x-session: {}\r\n", values(&first, "x-session")[0]);
+            let later = Rig::new(&endpoints, weighted([0, 1]));
+            assert_eq!(body(&later.send("GET", "/", &lines, "").await), "a");
+            assert_eq!(body(&later.get("/").await), "b");
+        })
+        .await;
+    }
+}

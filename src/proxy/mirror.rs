@@ -220,3 +220,100 @@ fn poll_step(up: &mut Upstream, pieces: &mut Option<&mut Pieces>, cx: &mut Conte
     let _ = up.poll_drain(cx);
     Poll::Pending
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::filter::{Filters, HostEdit, Mirror, PathEdit, Rewrite, Share};
+    use crate::proxy::rig::{Act, Rig, Upstream, answer, backend, body, local, nobody, status};
+    use crate::routing::Rule;
+    use http::HeaderValue;
+    use std::time::{Duration, Instant};
+
+    fn mirroring(shares: &[Share]) -> impl FnOnce(&mut Rule) + use<> {
+        let mirrors =
+            shares.iter().zip(1..).map(|(share, place)| Mirror { to: backend(place), share: *share });
+        let filters = Filters { mirrors: mirrors.collect(), ..Filters::default() };
+        move |rule| rule.filters = filters
+    }
+
+    #[tokio::test]
+    async fn mirrors_get_what_the_backend_gets() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let mirrors = [Upstream::new(|_, _| answer(500, "ignored")).await, Upstream::named("m").await];
+            let rig =
+                Rig::new(&[&[upstream.address], &[mirrors[0].address], &[mirrors[1].address]], |rule| {
+                    mirroring(&[Share::ALL, Share::ALL])(rule);
+                    rule.filters.rewrite = Some(Box::new(Rewrite {
+                        hostname: Some(HostEdit::Literal(HeaderValue::from_static("b.test"))),
+                        path: Some(PathEdit::Full("/other".into())),
+                    }));
+                });
+            for (method, sent) in [("GET", ""), ("POST", "body")] {
+                let got = rig.send(method, "/p?q", "x-a: 1\r\n", sent).await;
+                assert_eq!((status(&got), body(&got)), (200, "app"));
+            }
+            let mut want = upstream.requests();
+            want.sort_unstable();
+            assert!(
+                want[0].starts_with("GET /other?q HTTP/1.1\r\n") && want[0].contains("b.test"),
+                "{want:?}"
+            );
+            for mirror in &mirrors {
+                let mut got = mirror.wait_for(2).await;
+                got.sort_unstable();
+                assert_eq!(got, want);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_dead_or_silent_mirror_delays_nothing() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let silent = Upstream::new(|_, _| Act::Hang).await;
+            let closing = Upstream::new(|_, _| Act::Close).await;
+            let mirrors = [nobody().await, silent.address, closing.address];
+            let rig = Rig::new(
+                &[&[upstream.address], &[mirrors[0]], &[mirrors[1]], &[mirrors[2]]],
+                mirroring(&[Share::ALL, Share::ALL, Share::ALL]),
+            );
+            let started = Instant::now();
+            for _ in 0..5 {
+                assert_eq!(body(&rig.send("POST", "/", "", "body").await), "app");
+            }
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_mirror_that_reads_nothing_loses_its_copy_and_not_the_request() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let deaf = Upstream::new(|_, _| Act::Ignore).await;
+            let rig = Rig::new(&[&[upstream.address], &[deaf.address]], mirroring(&[Share::ALL]));
+            let large = "x".repeat(16 << 20);
+            let got = rig.send("POST", "/", "", &large).await;
+            assert_eq!(body(&got), "app");
+            assert!(upstream.requests()[0].ends_with(&large));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_share_of_nothing_is_not_copied() {
+        local(async {
+            let upstream = Upstream::named("app").await;
+            let mirror = Upstream::named("mirror").await;
+            let none = Share::percent(0).expect("valid");
+            let rig = Rig::new(&[&[upstream.address], &[mirror.address]], mirroring(&[none]));
+            for _ in 0..20 {
+                assert_eq!(status(&rig.get("/").await), 200);
+            }
+            assert!(mirror.requests().is_empty());
+        })
+        .await;
+    }
+}

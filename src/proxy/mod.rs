@@ -30,6 +30,8 @@ mod recording;
 mod relay;
 mod responding;
 mod retries;
+#[cfg(test)]
+mod rig;
 mod target;
 
 use crate::config::Limits;
