@@ -1,7 +1,9 @@
 //! ExternalAuth (GEP-1494, and Envoy Gateway's `extAuth`): somebody else decides whether a request may pass.
 
 use super::Destination;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, HOST, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
 
@@ -69,14 +71,10 @@ pub enum Fields {
     Only(Box<[HeaderName]>),
 }
 
+/// Fields that say where a message goes and where it ends.
+const FRAMING: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
 /// Fields that describe the authorizer's message and not the request that it lets pass.
-const OF_THE_MESSAGE: [HeaderName; 5] = [
-    CONTENT_LENGTH,
-    TRANSFER_ENCODING,
-    HOST,
-    HeaderName::from_static("content-type"),
-    HeaderName::from_static("date"),
-];
+const OF_THE_MESSAGE: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, DATE];
 
 impl Fields {
     fn has(&self, name: &HeaderName) -> bool {
@@ -88,7 +86,7 @@ impl Fields {
 
     /// The fields of a request that the question about it carries.
     pub fn pick(&self, headers: &HeaderMap) -> HeaderMap {
-        let picked = headers.iter().filter(|(name, _)| self.has(name) && !OF_THE_MESSAGE[..3].contains(name));
+        let picked = headers.iter().filter(|(name, _)| self.has(name) && !FRAMING.contains(name));
         picked.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
@@ -102,7 +100,7 @@ impl Fields {
             }
         }
         for name in answer.keys() {
-            if !self.has(name) || OF_THE_MESSAGE.contains(name) {
+            if !self.has(name) || FRAMING.contains(name) || OF_THE_MESSAGE.contains(name) {
                 continue;
             }
             request.remove(name);

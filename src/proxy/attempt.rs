@@ -79,9 +79,16 @@ impl Tries<'_> {
         let reaching = reach(&self.worker.pool, self.cluster, self.backend, &mut self.choice);
         let Reached { mut up, active, tls } = match self.clock.within(reaching).await {
             Ok(Ok(reached)) => reached,
+            // Waiting makes no endpoints.
+            Ok(Err(Reply::NoEndpoint)) => return Err(Reply::NoEndpoint.into()),
             Ok(Err(reply)) => return Err(Failed::Again(Box::new(head), Cause::Broke(reply))),
-            Err(Over::Attempt) => return Err(Failed::Again(Box::new(head), Cause::TimedOut)),
-            Err(Over::Request | Over::Idle) => return Err(Reply::UpstreamTimeout.into()),
+            Err(over) => {
+                self.cluster.stats().timed_out();
+                return Err(match over {
+                    Over::Attempt => Failed::Again(Box::new(head), Cause::TimedOut),
+                    Over::Request | Over::Idle => Reply::UpstreamTimeout.into(),
+                });
+            }
         };
         let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
         let upgrade = self.asked.upgrade.as_ref().filter(|_| protocol == Protocol::Http1);
@@ -159,6 +166,7 @@ mod tests {
     use http::StatusCode;
     use std::time::{Duration, Instant};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::sleep;
 
     fn retrying(attempts: u32, codes: &[u16]) -> impl FnOnce(&mut Rule) + use<> {
         let codes = codes.iter().map(|code| StatusCode::from_u16(*code).expect("a status")).collect();
@@ -209,6 +217,29 @@ mod tests {
             }
             let rig = Rig::new(&[&[nobody().await]], retrying(2, &[]));
             assert_eq!(status(&rig.get("/").await), 503);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_try_may_fail_while_the_body_still_comes() {
+        local(async {
+            let upstream = Upstream::new(|number, _| match number {
+                0 => Act::Early("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n".into()),
+                _ => answer(200, ""),
+            })
+            .await;
+            let rig = Rig::new(&[&[upstream.address]], retrying(2, &[503]));
+            let mut client = rig.open();
+            let head = "POST / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 10\r\n\r\n";
+            client.write_all(format!("{head}first").as_bytes()).await.expect("written");
+            upstream.wait_for(1).await;
+            sleep(Duration::from_millis(50)).await;
+            client.write_all(b"later").await.expect("written");
+            let mut got = String::new();
+            client.read_to_string(&mut got).await.expect("it is closed");
+            assert_eq!(status(&got), 200);
+            assert!(upstream.requests()[1].ends_with("\r\n\r\nfirstlater"), "{:?}", upstream.requests());
         })
         .await;
     }

@@ -155,6 +155,7 @@ fn question(exchange: &Exchange<'_>, passage: &Passage<'_>, auth: &ExternalAuth,
                 asked,
                 head: &passage.head,
                 headers: auth.asks_with.pick(&passage.head.headers),
+                pseudo: auth.asks_with == Fields::All,
                 body,
                 context,
             };

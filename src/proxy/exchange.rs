@@ -13,7 +13,7 @@ use super::recording::Recording;
 use super::responding::Responding;
 use super::retries::Retries;
 use super::{Connection, Worker, kept, mirror};
-use crate::filter::{Filters, Grant};
+use crate::filter::Grant;
 use crate::live::Revision;
 use crate::reply::Reply;
 use crate::routing::{Backend, Rule};
@@ -87,22 +87,22 @@ impl Exchange<'_> {
         let asked = Asked::read(&head)?;
         let found = revision.table.find(self.connection.socket, &asked.request(self.connection, &head))?;
         let rule: &Rule = found.rule;
-        let mut passage = self.passage(&revision, &asked, found.matched, head);
-        passage.clock = self.clock(rule);
+        let mut passage = Passage {
+            revision: &revision,
+            asked: &asked,
+            matched: found.matched,
+            head: self.introduced(head, &asked),
+            clock: self.clock(rule),
+            recording: Recording::default(),
+            additions: None,
+        };
         passage.admit(self, &[&rule.filters], down).await?;
         let (backend, kept) = choose(&revision, rule, &passage)?;
         passage.admit(self, &[&rule.filters, &backend.filters], down).await?;
         let (cluster, endpoints) = destination(&revision, rule, backend)?;
 
         let filters = [&rule.filters, &backend.filters];
-        for Filters { request_headers, credential, .. } in filters {
-            if let Some(edits) = request_headers {
-                edits.apply(&mut passage.head.headers);
-            }
-            if let Some(credential) = credential {
-                credential.apply(&mut passage.head.headers);
-            }
-        }
+        passage.edit(filters);
         let address = Address::new(&asked, filters, found.matched, &passage.head.headers)?;
         let feeds = mirror::start(self.worker, &passage, filters, &address, down);
         if rule.retry.is_some() {
@@ -137,18 +137,11 @@ impl Exchange<'_> {
     }
 
     /// The request as filters and backend get it: with what is known of its client.
-    fn passage<'p>(
-        &self,
-        revision: &'p Revision,
-        asked: &'p Asked,
-        matched: usize,
-        mut head: request::Parts,
-    ) -> Passage<'p> {
+    fn introduced(&self, mut head: request::Parts, asked: &Asked) -> request::Parts {
         let Connection { peer, server_name, gateway, .. } = self.connection;
         let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host };
         forwarded::prepare_request(&mut head.headers, gateway, hop);
-        let clock = Clock::new(self.started, None, None);
-        Passage { revision, asked, matched, head, clock, recording: Recording::default(), additions: None }
+        head
     }
 
     fn clock(&self, rule: &Rule) -> Clock {

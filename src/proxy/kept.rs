@@ -64,7 +64,7 @@ mod tests {
         Carrier::Cookie { name: "sticky".into(), path: "/".into(), permanent: false }
     }
 
-    fn pair<'a>(answer: &'a str) -> Option<&'a str> {
+    fn pair(answer: &str) -> Option<&str> {
         values(answer, "set-cookie").first()?.split(';').next()
     }
 

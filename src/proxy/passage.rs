@@ -59,6 +59,18 @@ impl Passage<'_> {
         }
         Err(answer.into())
     }
+
+    /// Runs the filters that change the request's headers.
+    pub fn edit(&mut self, levels: [&Filters; 2]) {
+        for Filters { request_headers, credential, .. } in levels {
+            if let Some(edits) = request_headers {
+                edits.apply(&mut self.head.headers);
+            }
+            if let Some(credential) = credential {
+                credential.apply(&mut self.head.headers);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ pub async fn local(test: impl Future<Output = ()>) {
 /// What an upstream does with a request.
 pub enum Act {
     Answer(String),
-    /// Answers later.
-    After(Duration, String),
     /// Closes the connection.
     Close,
     /// Says nothing and keeps the connection.
     Hang,
     /// Reads nothing of the body.
     Ignore,
+    /// Answers before it reads the body, and closes.
+    Early(String),
 }
 
 /// A response with this status and body.
@@ -112,9 +112,11 @@ async fn converse(
     loop {
         let Some(head) = until(&mut stream, &mut read, |read| find(read, "\r\n\r\n")).await else { return };
         let (number, early) = (seen.borrow().len(), act(seen.borrow().len(), &head));
-        if matches!(early, Act::Ignore) {
+        if let Act::Ignore | Act::Early(_) = early {
             seen.borrow_mut().push(head);
-            return std::future::pending().await;
+            let Act::Early(text) = early else { return std::future::pending().await };
+            stream.write_all(text.as_bytes()).await.expect("the gateway reads");
+            return;
         }
         let lower = head.to_ascii_lowercase();
         let length =
@@ -131,12 +133,8 @@ async fn converse(
         seen.borrow_mut().push(request);
         let text = match acts {
             Act::Answer(text) => text,
-            Act::After(pause, text) => {
-                sleep(pause).await;
-                text
-            }
             Act::Close => return,
-            Act::Hang | Act::Ignore => std::future::pending().await,
+            Act::Hang | Act::Ignore | Act::Early(_) => std::future::pending().await,
         };
         if stream.write_all(text.as_bytes()).await.is_err() {
             return;

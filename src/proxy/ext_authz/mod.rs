@@ -31,24 +31,28 @@ pub struct Told<'a> {
     pub asked: &'a Asked,
     pub head: &'a request::Parts,
     pub headers: HeaderMap,
+    /// Whether the pseudo-headers are told with them.
+    pub pseudo: bool,
     pub body: Bytes,
     pub context: &'a [(String, String)],
 }
 
 /// The question as a gRPC message.
 pub fn message(told: Told<'_>) -> Bytes {
-    let Told { connection, asked, head, headers, body, context } = told;
+    let Told { connection, asked, head, headers, pseudo, body, context } = told;
     let scheme = if connection.server_name.is_some() { "https" } else { "http" };
     let path = format!("{}{}", asked.path, asked.query);
     let host = String::from_utf8_lossy(asked.host.as_bytes()).into_owned();
     let mut fields = joined(&headers);
-    for (name, value) in [
-        (":authority", host.as_str()),
-        (":method", head.method.as_str()),
-        (":path", &path),
-        (":scheme", scheme),
-    ] {
-        fields.insert(name.to_owned(), value.to_owned());
+    if pseudo {
+        for (name, value) in [
+            (":authority", host.as_str()),
+            (":method", head.method.as_str()),
+            (":path", &path),
+            (":scheme", scheme),
+        ] {
+            fields.insert(name.to_owned(), value.to_owned());
+        }
     }
     let (body, raw_body) = match String::from_utf8(body.into()) {
         Ok(text) => (text, Vec::new()),
