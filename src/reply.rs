@@ -33,6 +33,8 @@ pub enum Reply {
     UpstreamTimeout,
     /// The request is malformed or ambiguous.
     BadRequest,
+    /// The external authorizer refused the request, or could not be asked.
+    Denied,
     /// The client did not send its request in time.
     RequestTimeout,
     /// The request head exceeds the limit in bytes or in fields (RFC 6585 5).
@@ -64,6 +66,7 @@ impl Reply {
             Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Denied => StatusCode::FORBIDDEN,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -88,6 +91,7 @@ impl Reply {
             | Self::HeadTooLarge
             | Self::UnknownTransferCoding
             | Self::UnsupportedVersion => "DPE",
+            Self::Denied => "UAEX",
             Self::RequestTimeout => "SI",
             Self::BodyTooLarge => "",
         }
@@ -101,6 +105,7 @@ impl Reply {
             | Self::MethodNotServed
             | Self::NoBackend
             | Self::BrokenRule
+            | Self::Denied
             | Self::EscapedSlash => "",
             Self::NoEndpoint => "no healthy upstream",
             Self::Overflow => {
@@ -128,31 +133,13 @@ impl Reply {
         }
     }
 
-    /// The `grpc-status` that stands for this reply (the mapping of gRPC's `http-grpc-status-mapping.md`).
+    /// The `grpc-status` that stands for this reply: that of its HTTP status, or a more telling one where the gateway
+    /// knows more than the status says.
     pub fn grpc_status(self) -> u8 {
-        const INVALID_ARGUMENT_AS_INTERNAL: u8 = 13;
-        const UNIMPLEMENTED: u8 = 12;
-        const DEADLINE_EXCEEDED: u8 = 4;
-        const RESOURCE_EXHAUSTED: u8 = 8;
-        const UNAVAILABLE: u8 = 14;
-        const UNKNOWN: u8 = 2;
         match self {
-            Self::NoRoute | Self::MethodNotServed => UNIMPLEMENTED,
             Self::UpstreamTimeout | Self::RequestTimeout => DEADLINE_EXCEEDED,
-            Self::HeadTooLarge | Self::BodyTooLarge => RESOURCE_EXHAUSTED,
-            Self::BadRequest => INVALID_ARGUMENT_AS_INTERNAL,
-            Self::NoEndpoint
-            | Self::Overflow
-            | Self::ConnectFailed
-            | Self::ConnectTimeout
-            | Self::UpstreamReset
-            | Self::UpstreamProtocol => UNAVAILABLE,
-            Self::Misdirected
-            | Self::NoBackend
-            | Self::BrokenRule
-            | Self::UnknownTransferCoding
-            | Self::UnsupportedVersion
-            | Self::EscapedSlash => UNKNOWN,
+            Self::Overflow | Self::HeadTooLarge | Self::BodyTooLarge => RESOURCE_EXHAUSTED,
+            reply => grpc_status(reply.status()),
         }
     }
 
@@ -167,5 +154,55 @@ impl Reply {
                 | Self::UnknownTransferCoding
                 | Self::UnsupportedVersion
         )
+    }
+}
+
+const UNKNOWN: u8 = 2;
+const DEADLINE_EXCEEDED: u8 = 4;
+const PERMISSION_DENIED: u8 = 7;
+const RESOURCE_EXHAUSTED: u8 = 8;
+const UNIMPLEMENTED: u8 = 12;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+const UNAUTHENTICATED: u8 = 16;
+
+/// The `grpc-status` that a gRPC client makes of an HTTP status (gRPC's `http-grpc-status-mapping.md`), but for 429:
+/// a client that is told to slow down should not take the server for unavailable and come back at once.
+pub fn grpc_status(status: StatusCode) -> u8 {
+    match status {
+        StatusCode::BAD_REQUEST => INTERNAL,
+        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
+        StatusCode::FORBIDDEN => PERMISSION_DENIED,
+        StatusCode::NOT_FOUND => UNIMPLEMENTED,
+        StatusCode::TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            UNAVAILABLE
+        }
+        _ => UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_client_is_told_what_went_wrong() {
+        for (reply, want) in [
+            (Reply::NoRoute, UNIMPLEMENTED),
+            (Reply::NoEndpoint, UNAVAILABLE),
+            (Reply::ConnectFailed, UNAVAILABLE),
+            (Reply::UpstreamProtocol, UNAVAILABLE),
+            (Reply::UpstreamTimeout, DEADLINE_EXCEEDED),
+            (Reply::Overflow, RESOURCE_EXHAUSTED),
+            (Reply::BodyTooLarge, RESOURCE_EXHAUSTED),
+            (Reply::BadRequest, INTERNAL),
+            (Reply::NoBackend, UNKNOWN),
+            (Reply::Denied, PERMISSION_DENIED),
+        ] {
+            assert_eq!(reply.grpc_status(), want, "{reply:?}");
+        }
+        assert_eq!(grpc_status(StatusCode::TOO_MANY_REQUESTS), RESOURCE_EXHAUSTED);
+        assert_eq!(grpc_status(StatusCode::UNAUTHORIZED), UNAUTHENTICATED);
     }
 }

@@ -361,6 +361,8 @@ fn insert(listener: &mut Listener, hostname: Hostname, route: &WrittenRoute, rul
             filters: Filters::default(),
             backends: Backends::default(),
             timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
         }));
         for (position, written) in matches.iter().enumerate() {
             let (path, matches) = compiled(written);

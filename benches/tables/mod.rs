@@ -69,6 +69,8 @@ fn build(routes: impl Iterator<Item = (String, PathMatch)>) -> RoutingTable {
             filters: Filters::default(),
             backends: Backends::default(),
             timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
         }));
     }
     let mut socket = SocketTable::default();

@@ -1,7 +1,7 @@
 //! Durations as the Gateway API writes them (GEP-2257), and the timeouts made of them.
 
 use crate::resource;
-use crate::routing::Timeouts;
+use crate::routing::{TimeLimit, Timeouts};
 use std::time::Duration;
 
 /// Reads `1h30m5s100ms`: up to four numbers of at most five digits, each with a unit. `None` when it is none.
@@ -30,20 +30,19 @@ pub(super) fn timeouts(written: Option<&resource::Timeouts>) -> (Timeouts, Vec<(
         return (Timeouts::default(), faults);
     };
     let mut limit = |field, text: &Option<Box<str>>| {
-        let text = text.as_deref()?;
+        let Some(text) = text.as_deref() else { return TimeLimit::Unset };
         let duration = parse(text);
         if duration.is_none() {
             faults
                 .push((field, format!("`{text}` is no duration like `1h30m` or `500ms`; there is no limit")));
         }
-        // `0s` asks for no limit.
-        duration.filter(|duration| !duration.is_zero())
+        duration.map_or(TimeLimit::Unset, TimeLimit::new)
     };
     let timeouts = Timeouts {
         request: limit("timeouts.request", request),
         backend_request: limit("timeouts.backendRequest", backend_request),
     };
-    if let (Some(request), Some(one_try)) = (timeouts.request, timeouts.backend_request)
+    if let (Some(request), Some(one_try)) = (timeouts.request.said(), timeouts.backend_request.said())
         && one_try > request
     {
         faults.push((

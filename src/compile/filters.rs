@@ -3,7 +3,7 @@
 //! A filter that cannot be applied is never left out: its rule answers 500 instead (`HTTPRouteRule.filters`).
 
 use super::findings::Fault;
-use crate::filter::{Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Scheme};
+use crate::filter::{Filters, HeaderEdits, HostEdit, PathEdit, Redirect, Rewrite, Scheme};
 use crate::host::HostPattern;
 use crate::reply::Reply;
 use crate::resource::{self, HeaderModifier, HttpFilter, PathModifier, UrlRewrite};
@@ -182,7 +182,7 @@ fn redirect(written: &resource::Redirect, prefixes: bool) -> Result<Redirect, Fa
 fn rewrite(written: &UrlRewrite, prefixes: bool) -> Result<Rewrite, Fault> {
     let UrlRewrite { hostname, path } = written;
     let hostname = match hostname.as_deref() {
-        Some(text) => Some(value("host", &host(text)?)?),
+        Some(text) => Some(HostEdit::Literal(value("host", &host(text)?)?)),
         None => None,
     };
     Ok(Rewrite { hostname, path: path_edit(path.as_ref(), prefixes)? })

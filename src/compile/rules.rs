@@ -113,7 +113,7 @@ impl Rules<'_> {
             let message = "the rule has no backendRefs and no redirect, so it answers 500";
             notes.add(Severity::Warning, "backendRefs", &Fault::new("NoBackend", message));
         }
-        Rule { name, filters, backends, timeouts }
+        Rule { name, filters, backends, timeouts, retry: None, session: None }
     }
 
     fn backends(

@@ -3,29 +3,57 @@
 //! Filters are a struct, not a list of `dyn`: the fields run in their order, and full destructuring makes the
 //! compiler ask where a new one goes. A rule without filters pays one comparison with `None` for each.
 
+mod cors;
+mod credential;
+mod destination;
+mod direct_response;
+mod external_auth;
 mod headers;
+mod mirror;
+mod origin_pattern;
 mod path;
 mod redirect;
+mod regex_edit;
 mod rewrite;
 
+pub use cors::{Allowed, Cors, Grant};
+pub use credential::Credential;
+pub use destination::{ClusterId, Destination};
+pub use direct_response::{DirectResponse, DirectResponseError};
+pub use external_auth::{AuthPath, AuthProtocol, ExternalAuth, Fields, OnFailure};
 pub use headers::HeaderEdits;
+pub use mirror::{Mirror, Share};
+pub use origin_pattern::{OriginError, OriginPattern};
 pub use path::PathEdit;
 pub use redirect::{Origin, Redirect, Scheme};
-pub use rewrite::Rewrite;
+pub use regex_edit::{RegexEdit, RegexEditError};
+pub use rewrite::{HostEdit, Rewrite};
 
 use crate::reply::Reply;
+use std::sync::Arc;
 
-/// The filters of a rule or of a backend, in the order in which they run.
+/// The filters of a rule or of a backend, in the order in which they run (Envoy's: CORS before authorization, both
+/// before anything the route itself does).
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
     /// A filter that cannot be applied was asked for: the rule answers this instead of going on without it.
     pub broken: Option<Reply>,
+    /// Answers preflights, and tells browsers who may read any other answer.
+    pub cors: Option<Arc<Cors>>,
+    /// Asks somebody else whether the request may pass.
+    pub external_auth: Option<Box<ExternalAuth>>,
     /// Answers with another location.
     pub redirect: Option<Box<Redirect>>,
+    /// Answers with a fixed response.
+    pub direct_response: Option<Box<DirectResponse>>,
     /// Changes the request's headers.
     pub request_headers: Option<Box<HeaderEdits>>,
+    /// Adds a secret to the request.
+    pub credential: Option<Box<Credential>>,
     /// Changes the request's host and path.
     pub rewrite: Option<Box<Rewrite>>,
+    /// Sends copies of what the backend gets.
+    pub mirrors: Box<[Mirror]>,
     /// Changes the response's headers.
     pub response_headers: Option<Box<HeaderEdits>>,
 }

@@ -1,5 +1,6 @@
-//! The path part of a redirect or a rewrite (`HTTPPathModifier`).
+//! The path part of a redirect or a rewrite (`HTTPPathModifier`, and Envoy Gateway's `replaceRegexMatch`).
 
+use super::RegexEdit;
 use std::borrow::Cow;
 
 /// What becomes of the path. Query and percent-encoding stay as they are.
@@ -9,6 +10,8 @@ pub enum PathEdit {
     Full(String),
     /// `ReplacePrefixMatch`: the matched prefix becomes this one, kept without its trailing slash.
     Prefix(String),
+    /// `ReplaceRegexMatch`.
+    Regex(RegexEdit),
 }
 
 impl PathEdit {
@@ -18,7 +21,7 @@ impl PathEdit {
     }
 
     /// The new path. `matched` is the length in bytes of the prefix that the rule matched, without a trailing
-    /// slash. Never empty, and never with a doubled slash at the seam (the table at `HTTPPathModifier`).
+    /// slash. Begins with a slash, without a doubled one at the seam (the table at `HTTPPathModifier`).
     pub fn apply<'a>(&'a self, path: &'a str, matched: usize) -> Cow<'a, str> {
         match self {
             Self::Full(full) => Cow::Borrowed(if full.is_empty() { "/" } else { full }),
@@ -29,6 +32,10 @@ impl PathEdit {
                     ("", rest) => Cow::Borrowed(rest),
                     (prefix, rest) => Cow::Owned(format!("{prefix}{rest}")),
                 }
+            }
+            Self::Regex(edit) => {
+                let path = edit.apply(path);
+                if path.starts_with('/') { path } else { Cow::Owned(format!("/{path}")) }
             }
         }
     }
@@ -54,6 +61,14 @@ mod tests {
             ("", "/xyz", "/bar", "/xyz/bar"),
         ] {
             assert_eq!(PathEdit::prefix(replacement).apply(path, matched.len()), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_stays_a_path_whatever_is_replaced() {
+        for (pattern, substitution, want) in [("^/a", "", "/b"), ("^/a/", "", "/b"), (".*", "", "/")] {
+            let edit = PathEdit::Regex(RegexEdit::new(pattern, substitution).expect("valid"));
+            assert_eq!(edit.apply("/a/b", 0), want, "{pattern}");
         }
     }
 }

@@ -1,19 +1,25 @@
 //! Answers of the gateway itself, as bytes: plain for browsers, in trailers-only form for gRPC.
 
+use super::asked::Manner;
 use super::downstream::{Downstream, Gone};
 use super::framing::write_head;
 use super::pump;
-use crate::reply::Reply;
+use crate::filter::DirectResponse;
+use crate::reply::{self, Reply};
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use std::fmt::Write;
 use std::time::SystemTime;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// How much of a body a gRPC client is told in `grpc-message`: headers are no place for pages.
+const MOST_MESSAGE: usize = 1024;
 
-/// Whether a request is a gRPC call, whose errors travel in `grpc-status` under a 200.
+/// Whether a request is a gRPC call, whose errors travel in `grpc-status` under a 200. The content type alone tells
+/// it: what calls itself gRPC over HTTP/1 gets the same answer, as from Envoy.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| {
         let kind = kind.as_bytes();
@@ -21,64 +27,130 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Sends a reply. Returns the status that was sent.
-pub async fn reply(down: &mut Downstream, reply: Reply, grpc: bool) -> Result<StatusCode, Gone> {
-    let head = if grpc { grpc_head(reply) } else { plain_head(reply) };
-    if reply.closes() {
-        down.close_after();
+/// An answer that is at hand.
+#[derive(Debug)]
+pub struct Answer {
+    pub head: Parts,
+    body: Bytes,
+    /// What went wrong, where something did.
+    cause: Option<Reply>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        let mut answer = Self::new(reply.status(), Bytes::from_static(reply.body().as_bytes()));
+        answer.cause = Some(reply);
+        answer
     }
-    let status = head.status;
-    let body = if grpc { "" } else { reply.body() };
-    send(down, head, body).await?;
-    Ok(status)
+}
+
+impl Answer {
+    /// An answer with this status; a body is plain text.
+    pub fn new(status: StatusCode, body: Bytes) -> Self {
+        let mut head = head(status);
+        if !body.is_empty() {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        Self { head, body, cause: None }
+    }
+
+    /// Another location.
+    ///
+    /// # Errors
+    /// A location is made of parts that were parsed; what is no header value names no place to go to.
+    pub fn redirect(status: StatusCode, location: &str) -> Result<Self, Reply> {
+        let location = HeaderValue::from_str(location).map_err(|_| Reply::BadRequest)?;
+        let mut answer = Self::new(status, Bytes::new());
+        answer.head.headers.insert(LOCATION, location);
+        Ok(answer)
+    }
+
+    /// What a rule answers instead of a backend.
+    pub fn direct(response: &DirectResponse) -> Self {
+        let mut answer = Self::new(response.status(), response.body().clone());
+        if let Some(kind) = response.content_type() {
+            answer.head.headers.insert(CONTENT_TYPE, kind.clone());
+        }
+        response.headers.apply(&mut answer.head.headers);
+        answer
+    }
+
+    /// The answer to a preflight; without a grant it is refused.
+    pub fn preflight(grant: Option<HeaderMap>) -> Self {
+        let status = if grant.is_some() { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let mut answer = Self::new(status, Bytes::new());
+        answer.head.headers.extend(grant.unwrap_or_default());
+        answer
+    }
+
+    /// What an authorizer answers instead of letting a request pass.
+    pub fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
+        let mut answer = Self::new(status, body);
+        answer.cause = Some(Reply::Denied);
+        answer.head.headers.extend(headers);
+        answer
+    }
+
+    /// What went wrong, where something did.
+    pub fn cause(&self) -> Option<Reply> {
+        self.cause
+    }
+
+    /// Sends it as the client wants it. Returns the status that was sent.
+    pub async fn send(mut self, down: &mut Downstream, manner: Manner) -> Result<StatusCode, Gone> {
+        if manner.grpc && !self.head.status.is_success() {
+            self.turn_into_grpc();
+        }
+        let Self { mut head, body, cause: _ } = self;
+        let status = head.status;
+        head.headers.remove(TRANSFER_ENCODING);
+        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let end = body.is_empty() || manner.head;
+        down.send_head(head, end).await?;
+        if !end {
+            down.send_body(body, true).await?;
+        }
+        pump::drain(down).await?;
+        Ok(status)
+    }
+
+    fn turn_into_grpc(&mut self) {
+        let Self { head, body, cause } = self;
+        let code = cause.map_or_else(|| reply::grpc_status(head.status), Reply::grpc_status);
+        head.status = StatusCode::OK;
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        head.headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code)));
+        let body = std::mem::take(body);
+        if !body.is_empty()
+            && let Ok(message) = HeaderValue::try_from(escaped(&body[..body.len().min(MOST_MESSAGE)]))
+        {
+            head.headers.insert(GRPC_MESSAGE, message);
+        }
+    }
 }
 
 /// Writes the answer to an HTTP/1 request whose head could not be taken.
 pub fn write_refusal(out: &mut BytesMut, reply: Reply) {
-    let mut head = plain_head(reply);
+    let Answer { mut head, body, cause: _ } = Answer::from(reply);
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     write_head(out, &head);
-    out.extend_from_slice(reply.body().as_bytes());
+    out.extend_from_slice(&body);
 }
 
-/// Sends a redirect.
-pub async fn redirect(down: &mut Downstream, status: StatusCode, location: &str) -> Result<StatusCode, Gone> {
-    let mut head = head(status);
-    // A location is made of parts that were parsed; what is no header value names no place to go to.
-    let location = HeaderValue::from_str(location).map_err(|_| Gone)?;
-    head.headers.insert(LOCATION, location);
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    send(down, head, "").await?;
-    Ok(status)
-}
-
-/// Sends a head with a body that is at hand.
-async fn send(down: &mut Downstream, head: Parts, body: &'static str) -> Result<(), Gone> {
-    down.send_head(head, body.is_empty()).await?;
-    if !body.is_empty() {
-        down.send_body(Bytes::from_static(body.as_bytes()), true).await?;
-    }
-    pump::drain(down).await
-}
-
-fn plain_head(reply: Reply) -> Parts {
-    let mut head = head(reply.status());
-    let body = reply.body();
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if !body.is_empty() {
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    }
-    head
-}
-
-fn grpc_head(reply: Reply) -> Parts {
-    let mut head = head(StatusCode::OK);
-    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    head.headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reply.grpc_status())));
-    if !reply.body().is_empty() {
-        head.headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reply.body()));
-    }
-    head
+/// A `grpc-message`: percent-encoded but for printable ASCII (gRPC over HTTP/2, `Status-Message`).
+fn escaped(text: &[u8]) -> String {
+    text.iter().fold(String::with_capacity(text.len()), |mut out, &byte| {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            out.push(byte.into());
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
 }
 
 /// A head of this moment (RFC 9110 6.6.1).
@@ -107,5 +179,20 @@ mod tests {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
             assert_eq!(is_grpc(&headers), want, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_grpc_client_gets_a_status_and_a_message_it_can_read() {
+        let mut answer = Answer::denied(StatusCode::UNAUTHORIZED, HeaderMap::new(), "100% \u{e9}\n".into());
+        answer.cause = None;
+        answer.turn_into_grpc();
+        assert_eq!(answer.head.status, StatusCode::OK);
+        assert_eq!(answer.head.headers[GRPC_STATUS], "16");
+        assert_eq!(answer.head.headers[GRPC_MESSAGE], "100%25 %C3%A9%0A");
+        assert!(answer.body.is_empty());
+        let mut answer = Answer::from(Reply::UpstreamTimeout);
+        answer.turn_into_grpc();
+        assert_eq!(answer.head.headers[GRPC_STATUS], "4");
+        assert_eq!(answer.head.headers[GRPC_MESSAGE], "upstream request timeout");
     }
 }

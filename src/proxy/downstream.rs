@@ -17,13 +17,28 @@ const HIGH_WATER: usize = 64 * 1024;
 const PIECE: usize = 64 * 1024;
 
 /// What a client sends after the request's head.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Piece {
     Body(Bytes),
     /// The body's end, with trailers.
     Trailers(HeaderMap),
     /// The body's end.
     End,
+}
+
+impl Piece {
+    /// How many bytes of the body it is.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Body(bytes) => bytes.len(),
+            Self::Trailers(_) | Self::End => 0,
+        }
+    }
+
+    /// Whether nothing of the body follows it.
+    pub fn is_end(&self) -> bool {
+        !matches!(self, Self::Body(_))
+    }
 }
 
 /// The client is gone, or sent what cannot be understood; there is nobody to answer.

@@ -2,19 +2,36 @@
 //!
 //! ```text
 //! serve ─┬─ http1::serve ─ head ─┐
-//!        └─ http2::serve ────────┴─▶ exchange::serve: asked ▸ find ▸ filters ▸ backend ▸ reach ▸ pump ▸ answer
+//!        └─ http2::serve ────────┴─▶ exchange::serve: asked ▸ find ▸ filters ▸ backend ▸ tries ▸ answer
+//!                                      filters: cors ▸ authorize ▸ redirect ▸ edits ▸ mirror
+//!                                      tries:   reach ▸ relay (pump), again when retries says so
 //! ```
 
 mod answer;
+mod asked;
+mod attempt;
+mod authorize;
+mod call;
 mod downstream;
 mod exchange;
+mod ext_authz;
 mod forwarded;
 mod framing;
 mod head;
 mod http1;
 mod http2;
+mod kept;
+mod mirror;
 mod outgoing;
+mod passage;
 mod pump;
+mod reach;
+mod recording;
+mod relay;
+mod responding;
+mod retries;
+#[cfg(test)]
+mod rig;
 mod target;
 
 use crate::config::Limits;
@@ -76,6 +93,8 @@ pub struct Worker {
     live: Arc<Live>,
     pool: Rc<Pool>,
     draining: Rc<Cell<bool>>,
+    /// Copies of requests that are on their way to mirrors.
+    mirroring: Rc<Cell<usize>>,
 }
 
 impl Worker {
@@ -88,7 +107,7 @@ impl Worker {
             told.set(true);
         });
         let pool = Pool::new(limits.upstream_idle_timeout, limits.head_bytes as usize);
-        Rc::new(Self { live, pool, draining })
+        Rc::new(Self { live, pool, draining, mirroring: Rc::default() })
     }
 
     /// The revision that serves, once there is one.

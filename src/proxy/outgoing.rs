@@ -1,5 +1,9 @@
 //! The request's head towards the upstream: target, host, framing.
 
+use super::asked::Asked;
+use super::target;
+use crate::filter::Filters;
+use crate::reply::Reply;
 use crate::upstream::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
@@ -7,16 +11,54 @@ use http::header::{
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
+use std::borrow::Cow;
+
+/// Host and path as the upstream gets them.
+#[derive(Debug, Clone)]
+pub struct Address<'a> {
+    pub host: HeaderValue,
+    pub path: Cow<'a, str>,
+    /// With its `?`, or empty.
+    pub query: Cow<'a, str>,
+}
+
+impl<'a> Address<'a> {
+    /// As it was asked for, or as the rewrites say, each after the one before.
+    ///
+    /// # Errors
+    /// [`Reply::BadRequest`] when the client has a rewrite make a host that is none.
+    pub fn new(
+        asked: &'a Asked,
+        filters: [&Filters; 2],
+        matched: usize,
+        headers: &HeaderMap,
+    ) -> Result<Self, Reply> {
+        let query = Cow::Borrowed(asked.query.as_str());
+        let mut address = Self { host: asked.host.clone(), path: asked.path.as_str().into(), query };
+        for rewrite in filters.into_iter().filter_map(|filters| filters.rewrite.as_deref()) {
+            if let Some(host) = rewrite.hostname.as_ref().and_then(|edit| edit.apply(headers, &address.path))
+            {
+                target::host(host.to_str().map_err(|_| Reply::BadRequest)?)?;
+                address.host = host;
+            }
+            if let Some(edit) = &rewrite.path {
+                address.path = edit.apply(&address.path, matched).into_owned().into();
+            }
+        }
+        Ok(address)
+    }
+
+    /// The same, on its own.
+    pub fn into_owned(self) -> Address<'static> {
+        let Self { host, path, query } = self;
+        Address { host, path: path.into_owned().into(), query: query.into_owned().into() }
+    }
+}
 
 /// What the upstream is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// Normalised, and rewritten where a filter says so.
-    pub path: &'a str,
-    /// With its `?`, or empty.
-    pub query: &'a str,
-    /// The `Host` that the upstream sees.
-    pub host: &'a HeaderValue,
+    pub address: &'a Address<'a>,
     pub tls: bool,
     pub protocol: Protocol,
     /// Whether the request ends with its head.
@@ -30,12 +72,13 @@ pub struct Target<'a> {
 /// # Errors
 /// When host or path cannot stand in a request of that protocol.
 pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
-    let path = PathAndQuery::try_from(format!("{}{}", target.path, target.query))?;
+    let Address { host, path, query } = target.address;
+    let path = PathAndQuery::try_from(format!("{path}{query}"))?;
     match target.protocol {
         Protocol::Http1 => {
             head.version = Version::HTTP_11;
             head.uri = path.into();
-            head.headers.insert(HOST, target.host.clone());
+            head.headers.insert(HOST, host.clone());
             // What follows a request for an upgrade belongs to the tunnel, so it has no body to be framed.
             frame(head, target.end || target.upgrade.is_some());
             join_cookies(&mut head.headers);
@@ -46,7 +89,7 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
         }
         Protocol::Http2 => {
             head.version = Version::HTTP_2;
-            let authority = Authority::try_from(target.host.as_bytes())?;
+            let authority = Authority::try_from(host.as_bytes())?;
             let scheme = if target.tls { Scheme::HTTPS } else { Scheme::HTTP };
             head.uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()?;
             head.headers.remove(HOST);
@@ -119,9 +162,12 @@ mod tests {
         fields: &[(&'static str, &'static str)],
     ) -> Parts {
         let mut head = request(method, fields);
-        let host = HeaderValue::from_static("b.test:8080");
-        let target =
-            Target { path: "/new", query: "?q=1", host: &host, tls: false, protocol, end, upgrade: None };
+        let there = Address {
+            host: HeaderValue::from_static("b.test:8080"),
+            path: "/new".into(),
+            query: "?q=1".into(),
+        };
+        let target = Target { address: &there, tls: false, protocol, end, upgrade: None };
         address(&mut head, &target).unwrap();
         head
     }
@@ -144,12 +190,10 @@ mod tests {
     #[test]
     fn an_upgrade_has_no_body_to_frame() {
         let mut head = request("GET", &[]);
-        let host = HeaderValue::from_static("b.test");
+        let there = Address { host: HeaderValue::from_static("b.test"), path: "/".into(), query: "".into() };
         let upgrade = HeaderValue::from_static("websocket");
         let target = Target {
-            path: "/",
-            query: "",
-            host: &host,
+            address: &there,
             tls: false,
             protocol: Protocol::Http1,
             end: false,

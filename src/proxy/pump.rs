@@ -11,7 +11,7 @@
 use super::downstream::{Downstream, Gone, Piece};
 use crate::upstream::{Event, Upstream, UpstreamError};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -27,8 +27,8 @@ pub enum Step {
     Gone,
     /// The upstream failed.
     Failed(UpstreamError),
-    /// The time for the exchange is over, or nothing moved for too long.
-    TimedOut,
+    /// It takes too long.
+    TimedOut(Over),
 }
 
 /// Whether and how the request's body is read.
@@ -44,44 +44,82 @@ pub enum Reading {
 /// When an exchange has taken too long.
 #[derive(Debug)]
 pub struct Clock {
-    deadline: Option<Instant>,
+    request: Option<Instant>,
+    attempt: Option<Instant>,
     idle: Option<Duration>,
     moved: Instant,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
+/// What took too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// All tries together.
+    Request,
+    /// This try.
+    Attempt,
+    /// Nothing moved.
+    Idle,
+}
+
 impl Clock {
-    /// A clock that is over at the deadline, or when nothing moved for `idle`.
+    /// A clock that is over at the request's limit, or when nothing moved for `idle`.
     pub fn new(started: Instant, request: Option<Duration>, idle: Option<Duration>) -> Self {
-        Self { deadline: request.map(|limit| started + limit), idle, moved: started, sleep: None }
+        let request = request.map(|limit| started + limit);
+        Self { request, attempt: None, idle, moved: started, sleep: None }
+    }
+
+    /// From now on a try counts.
+    pub fn begin_attempt(&mut self, limit: Option<Duration>) {
+        self.attempt = limit.map(|limit| Instant::now() + limit);
+        self.sleep = None;
+        self.moved();
     }
 
     /// A tunnel has no end that a request's limit could mean; only idleness ends it.
-    pub fn forget_deadline(&mut self) {
-        self.deadline = None;
+    pub fn forget_limits(&mut self) {
+        self.request = None;
+        self.attempt = None;
         self.sleep = None;
     }
 
-    fn over(&self) -> Option<Instant> {
-        let idle = self.idle.map(|idle| self.moved + idle);
-        match (self.deadline, idle) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+    /// Something moved.
+    pub fn moved(&mut self) {
+        if self.idle.is_some() {
+            self.moved = Instant::now();
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits for something that must not take longer than the clock has.
+    pub async fn within<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Over> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll(cx).map(Err),
+        })
+        .await
+    }
+
+    /// The next moment at which something is over, and what.
+    fn over(&self) -> Option<(Instant, Over)> {
+        let request = self.request.map(|at| (at, Over::Request));
+        let attempt = self.attempt.map(|at| (at, Over::Attempt));
+        let idle = self.idle.map(|idle| (self.moved + idle, Over::Idle));
+        [request, attempt, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         loop {
-            let Some(over) = self.over() else { return Poll::Pending };
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(over)));
+            let Some((at, over)) = self.over() else { return Poll::Pending };
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if Instant::now() >= over {
-                return Poll::Ready(());
+            if Instant::now() >= at {
+                return Poll::Ready(over);
             }
             // Something moved while the sleep was on; it goes on until the new moment.
-            sleep.as_mut().reset(over);
+            sleep.as_mut().reset(at);
         }
     }
 }
@@ -94,9 +132,7 @@ pub async fn step(
     clock: &mut Clock,
 ) -> Step {
     let step = poll_fn(|cx| poll_step(down, up, reading, clock, cx)).await;
-    if clock.idle.is_some() {
-        clock.moved = Instant::now();
-    }
+    clock.moved();
     step
 }
 
@@ -140,7 +176,7 @@ fn poll_step(
     if let Poll::Ready(Err(Gone)) = down.poll_drain(cx) {
         return Poll::Ready(Step::Gone);
     }
-    clock.poll(cx).map(|()| Step::TimedOut)
+    clock.poll(cx).map(Step::TimedOut)
 }
 
 /// Sends the rest of a response.

@@ -3,11 +3,11 @@
 //! The one renderer of what is served: the admin server shows the running revision with it, and the golden
 //! tests what `compile` makes. The order of its lines depends on nothing but what it shows.
 
+use super::dump_filters::dump_filters;
 use super::{
-    Backend, Backends, GatewayId, HeaderMatch, Listener, Matches, PathIndex, PathMatch, QueryMatch,
-    RoutingTable, Rule, SocketTable, TextMatch, Timeouts,
+    Backend, Backends, Carrier, GatewayId, HeaderMatch, Listener, Matches, PathIndex, PathMatch, QueryMatch,
+    Retry, RoutingTable, Rule, Session, SocketTable, TextMatch, TimeLimit, Timeouts,
 };
-use crate::filter::{Filters, HeaderEdits, PathEdit, Redirect, Rewrite};
 use crate::host::HostPattern;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -128,81 +128,48 @@ fn text_words(text: &TextMatch) -> String {
 }
 
 fn dump_rule(rule: &Rule, page: &mut Page) {
-    let Rule { name, filters, backends, timeouts } = rule;
+    let Rule { name, filters, backends, timeouts, retry, session } = rule;
     page.open(1, name);
     if let Some(name) = &name.name {
         page.entry(2, "name", name);
     }
     let Timeouts { request, backend_request } = timeouts;
-    if let Some(request) = request {
-        page.entry(2, "request timeout", format!("{request:?}"));
+    dump_limit("request timeout", *request, page);
+    dump_limit("backend request timeout", *backend_request, page);
+    if let Some(retry) = retry {
+        page.entry(2, "retry", retry_words(retry));
     }
-    if let Some(one_try) = backend_request {
-        page.entry(2, "backend request timeout", format!("{one_try:?}"));
+    if let Some(session) = session {
+        page.entry(2, "session", session_words(session));
     }
     dump_filters(filters, 2, page);
     dump_backends(backends, page);
 }
 
-fn dump_filters(filters: &Filters, depth: usize, page: &mut Page) {
-    let Filters { broken, redirect, request_headers, rewrite, response_headers } = filters;
-    if let Some(reply) = broken {
-        page.entry(depth, "answers", format!("{} {reply:?}", reply.status().as_u16()));
-    }
-    if let Some(redirect) = redirect {
-        page.entry(depth, "redirect", redirect_words(redirect));
-    }
-    if let Some(edits) = request_headers {
-        page.entry(depth, "request headers", edit_words(edits));
-    }
-    if let Some(rewrite) = rewrite {
-        page.entry(depth, "rewrite", rewrite_words(rewrite));
-    }
-    if let Some(edits) = response_headers {
-        page.entry(depth, "response headers", edit_words(edits));
+fn dump_limit(name: &str, limit: TimeLimit, page: &mut Page) {
+    match limit {
+        TimeLimit::Unset => {}
+        TimeLimit::Never => page.entry(2, name, "none"),
+        TimeLimit::After(duration) => page.entry(2, name, format!("{duration:?}")),
     }
 }
 
-fn redirect_words(redirect: &Redirect) -> String {
-    let Redirect { scheme, hostname, port, path, status } = redirect;
-    let mut words = status.as_u16().to_string();
-    if let Some(scheme) = scheme {
-        let _ = write!(words, ", scheme {scheme:?}");
-    }
-    if let Some(hostname) = hostname {
-        let _ = write!(words, ", host {hostname}");
-    }
-    if let Some(port) = port {
-        let _ = write!(words, ", port {port}");
-    }
-    if let Some(path) = path {
-        let _ = write!(words, ", {}", path_words(path));
+fn retry_words(retry: &Retry) -> String {
+    let codes = retry.codes().iter().map(|code| format!(", on {}", code.as_u16()));
+    format!("{} times after {:?}{}", retry.attempts(), retry.backoff(), codes.collect::<String>())
+}
+
+fn session_words(session: &Session) -> String {
+    let mut words = match session.carrier() {
+        Carrier::Cookie { name, path, permanent } => {
+            format!("cookie {name} for {path}{}", if *permanent { ", permanent" } else { "" })
+        }
+        Carrier::Header(name) => format!("header {name}"),
+    };
+    if let Some(lifetime) = session.lifetime() {
+        let _ = write!(words, ", for {lifetime:?}");
     }
     words
-}
-
-fn rewrite_words(rewrite: &Rewrite) -> String {
-    let Rewrite { hostname, path } = rewrite;
-    let host = hostname.as_ref().map(|host| format!("host {}", String::from_utf8_lossy(host.as_bytes())));
-    let path = path.as_ref().map(path_words);
-    host.into_iter().chain(path).collect::<Vec<_>>().join(", ")
-}
-
-fn path_words(edit: &PathEdit) -> String {
-    match edit {
-        PathEdit::Full(path) => format!("whole path {path}"),
-        PathEdit::Prefix(path) if path.is_empty() => "prefix /".to_owned(),
-        PathEdit::Prefix(path) => format!("prefix {path}"),
-    }
-}
-
-fn edit_words(edits: &HeaderEdits) -> String {
-    let HeaderEdits { set, add, remove } = edits;
-    let value = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let set = set.iter().map(|(name, text)| format!("set {name}={}", value(text)));
-    let add = add.iter().map(|(name, text)| format!("add {name}={}", value(text)));
-    let remove = remove.iter().map(|name| format!("remove {name}"));
-    set.chain(add).chain(remove).collect::<Vec<_>>().join(", ")
 }
 
 fn dump_backends(backends: &Backends, page: &mut Page) {

@@ -8,17 +8,23 @@
 //! [`RoutingTable::find`] neither allocates nor locks.
 
 mod dump;
+mod dump_filters;
+mod limits;
 mod matches;
 mod path;
 mod rank;
 mod rule;
+mod session;
 mod table;
 
+pub use crate::filter::ClusterId;
 pub use dump::{Page, dump};
+pub use limits::{Retry, TimeLimit, Timeouts};
 pub use matches::{HeaderMatch, Matches, PathMatch, QueryMatch, TextMatch};
 pub use path::PathIndex;
 pub use rank::{PathRank, Rank};
-pub use rule::{Backend, Backends, ClusterId, Route, Rule, RuleName, Timeouts};
+pub use rule::{Backend, Backends, Route, Rule, RuleName};
+pub use session::{Carrier, Session, SessionError, Token};
 pub use table::{Found, Listener, Request, RoutingTable, SocketTable};
 
 /// A gateway of this process: the position of its table in `proxy.toml`, stable while the process runs.

@@ -1,13 +1,9 @@
 //! A compiled rule: what to do with a request that it matched.
 
-use crate::filter::Filters;
+use super::{Retry, Session, Timeouts};
+use crate::filter::{ClusterId, Filters};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// The place of a cluster in its revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(pub u32);
 
 /// The route a rule comes from; shared by its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,25 +38,10 @@ pub struct Rule {
     pub filters: Filters,
     pub backends: Backends,
     pub timeouts: Timeouts,
-}
-
-/// The time limits of a rule; `None` is no limit (`0s` in the Gateway API).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From the request's head to the response's last byte.
-    pub request: Option<Duration>,
-    /// The same for one try.
-    pub backend_request: Option<Duration>,
-}
-
-impl Timeouts {
-    /// What limits a request of which there is one try.
-    pub fn shortest(self) -> Option<Duration> {
-        match (self.request, self.backend_request) {
-            (Some(request), Some(backend_request)) => Some(request.min(backend_request)),
-            (one, other) => one.or(other),
-        }
-    }
+    /// `None` leaves it at what is safe whatever the request is.
+    pub retry: Option<Box<Retry>>,
+    /// Keeps clients at one endpoint.
+    pub session: Option<Box<Session>>,
 }
 
 /// Where a rule sends its requests, by weight.

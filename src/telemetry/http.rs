@@ -137,8 +137,9 @@ impl HttpStats {
             Reply::RequestTimeout => mine.rq_timeout.inc(),
             Reply::BodyTooLarge => mine.rq_too_large.inc(),
             Reply::EscapedSlash => mine.rq_redirected_with_normalized_path.inc(),
-            // Faults of upstreams are counted with their cluster.
-            Reply::NoEndpoint
+            // Faults of upstreams, authorizers among them, are counted with their cluster.
+            Reply::Denied
+            | Reply::NoEndpoint
             | Reply::Overflow
             | Reply::ConnectFailed
             | Reply::ConnectTimeout

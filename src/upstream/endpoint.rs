@@ -64,6 +64,11 @@ impl EndpointSet {
         self.0.load_full()
     }
 
+    /// The endpoint whose address is the wanted one, for an exchange.
+    pub fn find(&self, wanted: impl Fn(&Address) -> bool) -> Option<Active> {
+        self.0.load().iter().find(|endpoint| wanted(&endpoint.address)).map(Active::new)
+    }
+
     /// Takes over a new list; an address that stays keeps its endpoint, and so its connections.
     pub(super) fn update(&self, specs: &[EndpointSpec]) {
         let old = self.0.load();

@@ -1,0 +1,99 @@
+//! What a request asks for: read from its head once, and needed after the head has become the upstream's.
+
+use super::answer::Answer;
+use super::exchange::Ended;
+use super::{Connection, answer, outgoing, target};
+use crate::filter::Origin;
+use crate::reply::Reply;
+use crate::routing::Request;
+use http::header::{HOST, HeaderValue};
+use http::{Method, request};
+
+/// Who and what is asked for.
+pub struct Asked {
+    /// As it stood in the request.
+    pub host: HeaderValue,
+    /// Lower case, without port.
+    pub name: String,
+    /// Normalised.
+    pub path: String,
+    /// With its `?`, or empty.
+    pub query: String,
+    /// The protocol that the client wants to change to.
+    pub upgrade: Option<HeaderValue>,
+    /// Whether the request may be sent twice without harm (RFC 9110 9.2.2).
+    pub idempotent: bool,
+}
+
+impl Asked {
+    /// Reads a head, and refuses what is ambiguous.
+    pub fn read(head: &request::Parts) -> Result<Self, Ended> {
+        if head.method == Method::CONNECT {
+            return Err(Reply::MethodNotServed.into());
+        }
+        // A target with an authority counts more than `Host` (RFC 9112 3.2.2, RFC 9113 8.3.1).
+        let host = match head.uri.authority() {
+            Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Reply::BadRequest)?,
+            None => head.headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static("")),
+        };
+        let name = target::host(host.to_str().map_err(|_| Reply::BadRequest)?)?.into_owned();
+        let whole = head.uri.path_and_query().map_or("/", |whole| whole.as_str());
+        let (path, query) = whole.find('?').map_or((whole, ""), |at| whole.split_at(at));
+        let path = match target::normalise(path) {
+            Ok(path) => path.into_owned(),
+            Err(Reply::EscapedSlash) => {
+                let location = target::unescape_slashes(whole);
+                return Err(Answer::redirect(Reply::EscapedSlash.status(), &location)?.into());
+            }
+            Err(reply) => return Err(reply.into()),
+        };
+        Ok(Self {
+            name,
+            path,
+            query: query.to_owned(),
+            upgrade: outgoing::wanted_upgrade(head),
+            idempotent: head.method.is_idempotent(),
+            host,
+        })
+    }
+
+    /// What of it decides who serves the request.
+    pub fn request<'a>(&'a self, connection: &'a Connection, head: &'a request::Parts) -> Request<'a> {
+        Request {
+            host: &self.name,
+            server_name: connection.server_name.as_deref(),
+            path: &self.path,
+            query: self.query.trim_start_matches('?'),
+            method: &head.method,
+            headers: &head.headers,
+        }
+    }
+
+    /// What of it a redirect is made of; `matched` is the length of the prefix that the rule matched.
+    pub fn origin<'a>(&'a self, connection: &Connection, matched: usize) -> Origin<'a> {
+        Origin {
+            tls: connection.server_name.is_some(),
+            port: connection.socket.port,
+            host: &self.name,
+            path: &self.path,
+            query: &self.query,
+            matched,
+        }
+    }
+}
+
+/// How a client wants answers that no upstream gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Errors travel in `grpc-status`.
+    pub grpc: bool,
+    /// The answer is its head alone.
+    pub head: bool,
+}
+
+impl Manner {
+    /// The manner that a request asks for.
+    pub fn of(head: &request::Parts) -> Self {
+        Self { grpc: answer::is_grpc(&head.headers), head: head.method == Method::HEAD }
+    }
+}

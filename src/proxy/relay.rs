@@ -1,0 +1,137 @@
+//! Moves the request and the response of one try, and decides whether the response is the client's.
+
+use super::attempt::{Tries, pass_on};
+use super::downstream::{Downstream, Piece};
+use super::exchange::Ended;
+use super::pump::{self, Over, Reading, Step};
+use super::retries::Cause;
+use crate::reply::Reply;
+use crate::upstream::{Active, Event, Upstream, UpstreamError};
+use bytes::Bytes;
+use http::{StatusCode, response};
+
+/// How relaying ended without a whole response.
+pub enum Broken {
+    /// The upstream failed before its response began.
+    Before(UpstreamError),
+    /// The client has seen nothing yet, and may get something better.
+    Again(Cause),
+    Ended(Ended),
+}
+
+impl<T: Into<Ended>> From<T> for Broken {
+    fn from(ended: T) -> Self {
+        Self::Ended(ended.into())
+    }
+}
+
+impl Tries<'_> {
+    /// Moves request and response until the response is through.
+    pub(super) async fn relay(
+        &mut self,
+        up: &mut Upstream,
+        down: &mut Downstream,
+        endpoint: &Active,
+        mut reading: Reading,
+    ) -> Result<StatusCode, Broken> {
+        let mut status = None;
+        loop {
+            match pump::step(down, up, &mut reading, &mut self.clock).await {
+                Step::Piece(piece) => {
+                    if piece.is_end() {
+                        reading = Reading::Ended;
+                    }
+                    let tunnel_ended = up.is_upgraded() && reading == Reading::Ended;
+                    self.note(&piece, status.is_none());
+                    // An upstream that stops taking the body may still answer: its answer is read on.
+                    if pass_on(up, piece).await.is_err() {
+                        reading = Reading::Ended;
+                    }
+                    if let (true, Some(status)) = (tunnel_ended, status) {
+                        return Ok(status);
+                    }
+                }
+                Step::Event(Event::Informational(head)) => down.send_informational(head).await?,
+                Step::Event(Event::Head(head, end)) => {
+                    self.accept(&head, reading)?;
+                    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+                    status = Some(head.status);
+                    self.send_head(down, head, endpoint, end && !upgraded).await?;
+                    if reading == Reading::Held {
+                        reading = Reading::Open;
+                    }
+                    if end && !upgraded {
+                        return finish(down, status).await;
+                    }
+                }
+                Step::Event(Event::Body(piece)) => down.send_body(piece, false).await?,
+                Step::Event(Event::Trailers(trailers)) => {
+                    down.send_trailers(trailers).await?;
+                    return finish(down, status).await;
+                }
+                Step::Event(Event::End) => {
+                    down.send_body(Bytes::new(), true).await?;
+                    return finish(down, status).await;
+                }
+                Step::Gone => return Err(Broken::Ended(Ended::Gone)),
+                Step::Failed(error) if status.is_none() => return Err(Broken::Before(error)),
+                Step::Failed(error) => {
+                    tracing::debug!("{}: {error}", self.cluster.name());
+                    return Err(Broken::Ended(Ended::BrokenOff));
+                }
+                Step::TimedOut(over) => return Err(self.timed_out(over, status)),
+            }
+        }
+    }
+
+    /// Takes note of what the client sent: for another try while there may be one, and for mirrors.
+    fn note(&mut self, piece: &Piece, again: bool) {
+        if again {
+            self.recording.note(piece);
+        }
+        for feed in &mut self.feeds {
+            feed.give(piece);
+        }
+    }
+
+    /// Takes the response for the client, unless the rule says to try again or it is none that was asked for.
+    fn accept(&mut self, head: &response::Parts, reading: Reading) -> Result<(), Broken> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if reading != Reading::Held {
+                return Err(Broken::Before(UpstreamError::Protocol("101 was not asked for".into())));
+            }
+            self.clock.forget_limits();
+        }
+        if self.retries.replace(head.status) && self.recording.is_whole() {
+            return Err(Broken::Again(Cause::Code));
+        }
+        self.recording.forget();
+        Ok(())
+    }
+
+    async fn send_head(
+        &self,
+        down: &mut Downstream,
+        mut head: response::Parts,
+        endpoint: &Active,
+        end: bool,
+    ) -> Result<(), Ended> {
+        self.responding.prepare(&mut head, &endpoint.endpoint().address);
+        self.worker.close_if_due(down);
+        Ok(down.send_head(head, end).await?)
+    }
+
+    fn timed_out(&self, over: Over, status: Option<StatusCode>) -> Broken {
+        self.cluster.stats().timed_out();
+        match (status, over) {
+            (Some(_), _) => Broken::Ended(Ended::BrokenOff),
+            (None, Over::Attempt) => Broken::Again(Cause::TimedOut),
+            (None, Over::Request | Over::Idle) => Reply::UpstreamTimeout.into(),
+        }
+    }
+}
+
+async fn finish(down: &mut Downstream, status: Option<StatusCode>) -> Result<StatusCode, Broken> {
+    pump::drain(down).await?;
+    status.ok_or(Broken::Before(UpstreamError::Closed("it ended without a response".into())))
+}
