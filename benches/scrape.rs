@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench scrape`.
 
+#[allow(dead_code, reason = "the tests of the page use the rest of it")]
 #[path = "../tests/metrics/rig.rs"]
 mod rig;
 

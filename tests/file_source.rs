@@ -152,7 +152,8 @@ async fn a_change_is_seen_within_a_tenth_of_a_second_however_it_is_made() {
     // The first call begins to watch; nothing has changed since.
     assert!(timeout(Duration::from_millis(100), files.changed()).await.is_err());
     let root = folder.path().to_owned();
-    let changes: [(&str, Box<dyn Fn()>, &[&str]); 5] = [
+    type Change<'a> = Box<dyn Fn() + 'a>;
+    let changes: [(&str, Change<'_>, &[&str]); 5] = [
         (
             "written in place",
             Box::new(|| write(&root, "sub/a.yaml", &route("a", "one.test"))),
