@@ -2,6 +2,7 @@
 
 use super::findings::{Fault, listed, nearest};
 use super::gateways::{Bound, Listening};
+use super::parents::bound_gateways;
 use super::report::Verdict;
 use super::routes::Written;
 use crate::host::HostPattern;
@@ -18,16 +19,6 @@ pub(super) struct Attachment {
     pub listeners: BTreeMap<ListenerId, Vec<HostPattern>>,
 }
 
-/// The bound Gateways that a parent reference means; several when several bindings serve one object.
-pub(super) fn parents<'b, 's>(
-    bound: &'b [Bound<'s>],
-    namespace: &'b str,
-    parent: &'b ParentRef,
-) -> impl Iterator<Item = (usize, &'b Bound<'s>)> {
-    let key = (parent.namespace.as_deref().unwrap_or(namespace), &*parent.name);
-    bound.iter().enumerate().filter(move |(_, gateway)| gateway.entry.object.metadata.key() == key)
-}
-
 /// Attaches a route to what one of its parent references means.
 pub(super) fn attach(
     snapshot: &Snapshot,
@@ -38,7 +29,7 @@ pub(super) fn attach(
 ) -> Attachment {
     let mut listeners = BTreeMap::new();
     let mut refusal: Option<(Step, Fault)> = None;
-    for (g, gateway) in parents(bound, route.namespace(), parent) {
+    for (g, gateway) in bound_gateways(bound, route.namespace(), parent) {
         for (l, listener) in gateway.listeners.iter().enumerate() {
             match admit(snapshot, gateway, listener, route, hostnames, parent) {
                 Ok(hosts) => {

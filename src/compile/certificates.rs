@@ -127,3 +127,96 @@ fn certificate(name: &str, secret: &Secret) -> Result<Certificate, String> {
     Certificate::from_pem(name, value("tls.crt")?.reveal(), value("tls.key")?.reveal())
         .map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::compile::{Binding, Certificates, Compiled, compile_after};
+    use crate::resource::{Entry, Object, Place, Snapshot};
+    use crate::routing::GatewayId;
+    use std::sync::Arc;
+
+    fn object(yaml: &str) -> Object {
+        let header = serde_saphyr::from_str(yaml).unwrap();
+        let reading =
+            serde_saphyr::with_deserializer_from_str(yaml, |source| crate::resource::read(&header, source));
+        reading.unwrap().unwrap().object
+    }
+
+    fn secret(certificate: &str, key: &str) -> Object {
+        let quoted = |pem: &str| serde_json::to_string(pem).unwrap();
+        object(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: tls}}, stringData: {{tls.crt: {}, tls.key: {}}}}}",
+            quoted(certificate),
+            quoted(key)
+        ))
+    }
+
+    fn pair() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    /// Compiles one HTTPS listener with this Secret.
+    fn compiled(secret: Option<Object>, before: &Certificates) -> Compiled {
+        let gateway = object(
+            "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: g}, spec: {listeners: \
+             [{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: tls}]}}]}}",
+        );
+        let objects = [Some(gateway), secret].into_iter().flatten().map(|object| (object, None::<Place>));
+        let snapshot = Snapshot::new(objects, Vec::new());
+        let (id, name) = (GatewayId(0), "g".to_owned());
+        let bindings = [Binding { id, name: name.clone(), namespace: "default".to_owned(), object: name }];
+        compile_after(&snapshot, &bindings, before)
+    }
+
+    fn serials(compiled: &Compiled) -> Vec<&str> {
+        compiled.certificates.iter().map(|certificate| certificate.serial.as_str()).collect()
+    }
+
+    #[test]
+    fn a_secret_that_becomes_broken_keeps_its_last_good_certificate_and_says_so() {
+        let (certificate, key) = pair();
+        let good = compiled(Some(secret(&certificate, &key)), &Certificates::default());
+        assert!(good.gateways[0].listeners[0].resolved_refs.holds, "{:?}", good.diagnostics);
+        let broken = compiled(Some(secret(&certificate, "no key")), &good.certificates);
+        let listener = &broken.gateways[0].listeners[0];
+        assert_eq!((listener.resolved_refs.holds, listener.programmed.holds), (false, true));
+        assert_eq!(listener.resolved_refs.reason, "InvalidCertificateRef");
+        assert!(listener.resolved_refs.message.contains("still served"), "{:?}", listener.resolved_refs);
+        assert_eq!(serials(&broken), serials(&good));
+        let still = compiled(Some(secret(&certificate, "no key")), &broken.certificates);
+        assert_eq!(serials(&still), serials(&good));
+        let (certificate, key) = pair();
+        let repaired = compiled(Some(secret(&certificate, &key)), &still.certificates);
+        assert!(repaired.gateways[0].listeners[0].resolved_refs.holds);
+        assert_ne!(serials(&repaired), serials(&good));
+    }
+
+    #[test]
+    fn a_secret_that_is_gone_takes_its_certificate_along() {
+        let (certificate, key) = pair();
+        let good = compiled(Some(secret(&certificate, &key)), &Certificates::default());
+        let gone = compiled(None, &good.certificates);
+        assert!(serials(&gone).is_empty());
+        assert!(!gone.gateways[0].listeners[0].programmed.holds);
+    }
+
+    #[test]
+    fn a_secret_that_did_not_change_keeps_the_very_same_certificate() {
+        let (certificate, key) = pair();
+        let first = compiled(Some(secret(&certificate, &key)), &Certificates::default());
+        let second = compiled(Some(secret(&certificate, &key)), &first.certificates);
+        let of = |compiled: &Compiled| compiled.certificates.iter().next().unwrap().clone();
+        assert!(Arc::ptr_eq(&of(&first), &of(&second)));
+    }
+
+    #[test]
+    fn nothing_that_is_printed_shows_a_secret() {
+        let Object::Secret(object) = secret("hush-certificate", "hush-key") else { panic!("a Secret") };
+        let entry = Entry { object, place: None };
+        let printed = format!("{entry:?}");
+        assert!(!printed.contains("hush") && printed.contains("[redacted]"), "{printed}");
+        let compiled = compiled(Some(Object::Secret(entry.object)), &Certificates::default());
+        assert!(!compiled.dump().contains("hush"), "{}", compiled.dump());
+    }
+}

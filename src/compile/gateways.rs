@@ -84,7 +84,9 @@ pub(super) fn bind<'s>(
     for binding in bindings {
         match snapshot.gateways.get(&binding.namespace, &binding.object) {
             Some(entry) => {
-                bound.push(Bound { binding, entry, listeners: listeners(entry, certificates, findings) })
+                note_not_served(entry, findings);
+                let listeners = Judge { entry, certificates, findings }.listeners();
+                bound.push(Bound { binding, entry, listeners });
             }
             None => findings.push(unbound(snapshot, binding)),
         }
@@ -131,89 +133,121 @@ fn unbound(snapshot: &Snapshot, binding: &Binding) -> Diagnostic {
     }
 }
 
-fn listeners<'s>(
-    entry: &'s Entry<Gateway>,
-    certificates: &mut Reader<'_>,
-    findings: &mut Findings,
-) -> Vec<Listening<'s>> {
+/// Notes what a Gateway asks for and does not get, where its listeners are served all the same.
+fn note_not_served(entry: &Entry<Gateway>, findings: &mut Findings) {
     let spec = &entry.object.spec;
-    let conflicts = conflicts(spec);
-    let mut seen = BTreeSet::new();
-    let mut listeners = Vec::new();
-    for (place, (written, conflict)) in spec.listeners.iter().zip(conflicts).enumerate() {
-        let at = format!("spec.listeners[{place}]");
-        if !seen.insert(&written.name) {
-            let message = format!("another listener is called `{}`; this one is not served", written.name);
-            findings.error(entry, at, &Fault::new("Duplicate", message));
-            continue;
-        }
-        listeners.push(listening(entry, place, written, conflict, certificates, findings));
+    let mut note = |field: &str, message: &str| {
+        findings.warning(entry, field, &Fault::new("UnsupportedValue", message));
+    };
+    if spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()) {
+        note("spec.tls.backend", "a certificate of our own is not sent to backends yet");
     }
-    listeners
+    if spec.default_scope.as_deref() == Some("All") {
+        note("spec.defaultScope", "routes attach only to Gateways that they name");
+    }
+    if !spec.addresses.is_empty() && entry.place.is_some() {
+        note("spec.addresses", "without a cluster the addresses are those that proxy.toml binds");
+    }
+    let options =
+        |listener: &Listener| listener.tls.as_ref().and_then(|tls| tls.options.iter().next().map(|_| ()));
+    if spec.listeners.iter().any(|listener| options(listener).is_some()) {
+        note("spec.listeners", "no option under `tls.options` is known; they are ignored");
+    }
 }
 
-fn listening<'s>(
-    entry: &Entry<Gateway>,
+/// Judges the listeners of one Gateway.
+struct Judge<'a, 'r, 's> {
+    entry: &'s Entry<Gateway>,
+    certificates: &'a mut Reader<'r>,
+    findings: &'a mut Findings,
+}
+
+/// Why a listener is not accepted: the first reason counts, and every one is noted.
+struct Acceptance {
     place: usize,
-    written: &'s Listener,
-    conflict: Option<Fault>,
-    certificates: &mut Reader<'_>,
-    findings: &mut Findings,
-) -> Listening<'s> {
-    let at = |field: &str| format!("spec.listeners[{place}]{field}");
-    let mut accepted = Verdict::yes("Accepted");
-    let mut refuse = |field: &str, fault: &Fault| {
-        findings.error(entry, at(field), fault);
-        if accepted.holds {
-            accepted = Verdict::no(fault.reason, fault.message.clone());
+    verdict: Verdict,
+}
+
+impl<'s> Judge<'_, '_, 's> {
+    fn listeners(&mut self) -> Vec<Listening<'s>> {
+        let spec = &self.entry.object.spec;
+        let mut seen = BTreeSet::new();
+        let mut listeners = Vec::new();
+        for (place, (written, conflict)) in spec.listeners.iter().zip(conflicts(spec)).enumerate() {
+            if seen.insert(&written.name) {
+                listeners.push(self.listener(place, written, conflict));
+            } else {
+                let message =
+                    format!("another listener is called `{}`; this one is not served", written.name);
+                let fault = Fault::new("Duplicate", message);
+                self.findings.error(self.entry, format!("spec.listeners[{place}]"), &fault);
+            }
         }
-    };
-    if let Some(fault) = &conflict {
-        refuse("", fault);
+        listeners
     }
-    if let Some(fault) = unsupported_protocol(&written.protocol) {
-        refuse(".protocol", &fault);
+
+    fn listener(&mut self, place: usize, written: &'s Listener, conflict: Option<Fault>) -> Listening<'s> {
+        let mut acceptance = Acceptance { place, verdict: Verdict::yes("Accepted") };
+        if let Some(fault) = &conflict {
+            self.refuse(&mut acceptance, "", fault);
+        }
+        if let Some(fault) = unsupported_protocol(&written.protocol) {
+            self.refuse(&mut acceptance, ".protocol", &fault);
+        }
+        for (field, fault) in unsupported_tls(&self.entry.object.spec, written) {
+            self.refuse(&mut acceptance, field, &fault);
+        }
+        let hostname = self.hostname(&mut acceptance, written);
+        let (kinds, invalid) = kinds(written);
+        let mut resolved_refs = Verdict::yes("ResolvedRefs");
+        for fault in invalid {
+            let field = format!("spec.listeners[{place}].allowedRoutes.kinds");
+            self.findings.error(self.entry, field, &fault);
+            resolved_refs = Verdict::no(fault.reason, fault.message);
+        }
+        let mut certificates = Vec::new();
+        if family(&written.protocol) == Some(Family::Tls) && !is_passthrough(written.tls.as_deref()) {
+            let (found, verdict) = self.certificates.of_listener(self.entry, place, written, self.findings);
+            certificates = found;
+            if !verdict.holds {
+                resolved_refs = verdict;
+            }
+        }
+        Listening {
+            written,
+            hostname,
+            kinds,
+            accepted: acceptance.verdict,
+            resolved_refs,
+            conflicted: match conflict {
+                Some(Fault { reason, message }) => Verdict { holds: true, reason, message },
+                None => Verdict::no("NoConflicts", ""),
+            },
+            certificates,
+            attached: 0,
+            grpc: false,
+            hosts: HostIndex::default(),
+        }
     }
-    for (field, fault) in unsupported_tls(&entry.object.spec, written) {
-        refuse(field, &fault);
-    }
-    let hostname = match written.hostname.as_deref().filter(|name| !name.is_empty()) {
-        None => HostPattern::Any,
-        Some(text) => HostPattern::parse(text).unwrap_or_else(|| {
+
+    fn hostname(&mut self, acceptance: &mut Acceptance, written: &Listener) -> HostPattern {
+        let Some(text) = written.hostname.as_deref().filter(|name| !name.is_empty()) else {
+            return HostPattern::Any;
+        };
+        HostPattern::parse(text).unwrap_or_else(|| {
             let message = format!("`{text}` is no host name; write `www.example.com` or `*.example.com`");
-            refuse(".hostname", &Fault::new("UnsupportedValue", message));
+            self.refuse(acceptance, ".hostname", &Fault::new("UnsupportedValue", message));
             HostPattern::Any
-        }),
-    };
-    let (kinds, invalid) = kinds(written);
-    let mut resolved_refs = Verdict::yes("ResolvedRefs");
-    for fault in invalid {
-        findings.error(entry, at(".allowedRoutes.kinds"), &fault);
-        resolved_refs = Verdict::no(fault.reason, fault.message);
+        })
     }
-    let mut listening = Listening {
-        written,
-        hostname,
-        kinds,
-        accepted,
-        resolved_refs,
-        conflicted: match conflict {
-            Some(Fault { reason, message }) => Verdict { holds: true, reason, message },
-            None => Verdict::no("NoConflicts", ""),
-        },
-        certificates: Vec::new(),
-        attached: 0,
-        grpc: false,
-        hosts: HostIndex::default(),
-    };
-    if listening.terminates() && !is_passthrough(written.tls.as_deref()) {
-        let (found, verdict) = certificates.of_listener(entry, place, written, findings);
-        listening.certificates = found;
-        if !verdict.holds {
-            listening.resolved_refs = verdict;
+
+    fn refuse(&mut self, acceptance: &mut Acceptance, field: &str, fault: &Fault) {
+        let field = format!("spec.listeners[{}]{field}", acceptance.place);
+        self.findings.error(self.entry, field, fault);
+        if acceptance.verdict.holds {
+            acceptance.verdict = Verdict::no(fault.reason, fault.message.clone());
         }
     }
-    listening
 }
 
 fn family(protocol: &str) -> Option<Family> {

@@ -17,6 +17,7 @@ mod findings;
 mod gateways;
 mod grants;
 mod matches;
+mod parents;
 mod report;
 mod routes;
 mod rules;

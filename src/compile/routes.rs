@@ -88,6 +88,14 @@ impl<'s> Written<'s> {
         }
     }
 
+    pub fn uses_default_gateways(&self) -> bool {
+        let scope = match self {
+            Self::Http(entry) => &entry.object.spec.use_default_gateways,
+            Self::Grpc(entry) => &entry.object.spec.use_default_gateways,
+        };
+        scope.as_deref() == Some("All")
+    }
+
     pub fn rules(&self) -> Vec<WrittenRule<'s>> {
         match self {
             Self::Http(entry) => match &entry.object.spec.rules {

@@ -1,14 +1,15 @@
 //! Puts the compiled rules of routes into the listeners that they attach to.
 
-use super::attach::{Attachment, ListenerId, attach, parents};
-use super::findings::{Fault, Findings, listed, nearest};
+use super::attach::{Attachment, ListenerId, attach};
+use super::findings::{Fault, Findings, listed};
 use super::gateways::Bound;
 use super::matches::Ranked;
+use super::parents;
 use super::report::{ParentReport, RouteReport, Verdict};
 use super::routes::Written;
 use super::rules::{Outcome, Rules};
 use crate::host::HostPattern;
-use crate::resource::{ParentRef, Severity, Snapshot};
+use crate::resource::{Severity, Snapshot};
 use crate::routing::{PathIndex, Rank, Route, Rule};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -46,25 +47,25 @@ impl<'a, 's> Filling<'a, 's> {
             resolved_refs: Verdict::yes("ResolvedRefs"),
             partially_invalid: None,
         };
-        let ours: Vec<&ParentRef> =
-            route.parent_refs().iter().filter(|parent| self.is_ours(route, parent, findings)).collect();
+        let ours = parents::ours(self.snapshot, self.bound, route, findings);
         if ours.is_empty() {
-            self.note_without_parent(route, findings);
             return report;
         }
-        let (hostnames, impossible) = hostnames(route, findings);
+        let hostnames = hostnames(route, findings);
         let clusters = self.rules.clusters.len();
         let outcome = self.rules.compile(route, &named, findings);
-        let unserved = not_served(&outcome).or(impossible);
+        let unserved = hostnames.as_ref().err().cloned().or_else(|| not_served(&outcome));
         let mut listeners = BTreeMap::new();
-        for parent in ours {
-            let Attachment { mut verdict, listeners: mut taken } =
-                attach(self.snapshot, self.bound, route, &hostnames, parent);
-            if let Some(fault) = self.claim(&mut taken, &named) {
-                verdict = Verdict::no(fault.reason, fault.message);
+        for (i, parent) in ours {
+            let mut verdict = Verdict::yes("Accepted");
+            if let Ok(hostnames) = &hostnames {
+                let attachment = attach(self.snapshot, self.bound, route, hostnames, parent);
+                verdict = self.take(attachment, &named, &mut listeners);
+                if !verdict.holds {
+                    let fault = Fault::new(verdict.reason, verdict.message.clone());
+                    route.note(findings, Severity::Error, format!("spec.parentRefs[{i}]"), &fault);
+                }
             }
-            self.note_refusal(route, &verdict, findings);
-            listeners.extend(taken);
             if let (true, Some(fault)) = (verdict.holds, &unserved) {
                 verdict = Verdict::no(fault.reason, fault.message.clone());
             }
@@ -86,58 +87,17 @@ impl<'a, 's> Filling<'a, 's> {
         report
     }
 
-    /// Whether a parent is a Gateway that is served here; others of the Gateway API are noted.
-    fn is_ours(&self, route: &Written<'_>, parent: &ParentRef, findings: &mut Findings) -> bool {
-        if (parent.group(), parent.kind()) == (crate::resource::GATEWAY_GROUP, "Gateway") {
-            return parents(self.bound, route.namespace(), parent).next().is_some();
-        }
-        let message = format!("a {} cannot be a parent here yet; there is Gateway", parent.kind());
-        route.note(findings, Severity::Warning, "spec.parentRefs", &Fault::new("UnsupportedValue", message));
-        false
-    }
-
-    fn note_without_parent(&self, route: &Written<'_>, findings: &mut Findings) {
-        let wanted: Vec<String> = route
-            .parent_refs()
-            .iter()
-            .map(|parent| {
-                format!("{}/{}", parent.namespace.as_deref().unwrap_or(route.namespace()), parent.name)
-            })
-            .collect();
-        let exists = |parent: &ParentRef| {
-            let namespace = parent.namespace.as_deref().unwrap_or(route.namespace());
-            self.snapshot.gateways.get(namespace, &parent.name).is_some()
-        };
-        let served: Vec<String> = self
-            .bound
-            .iter()
-            .map(|bound| bound.entry.object.metadata.key())
-            .map(|(namespace, name)| format!("{namespace}/{name}"))
-            .collect();
-        let there = if served.is_empty() {
-            "none is served".to_owned()
-        } else {
-            format!("served are {}", listed(&served))
-        };
-        let (severity, message) = match wanted.first() {
-            None => (Severity::Warning, format!("it names no parent, so nothing serves it; {there}")),
-            Some(_) if route.parent_refs().iter().any(exists) => {
-                (Severity::Warning, format!("its Gateway {} is not served here; {there}", listed(&wanted)))
-            }
-            Some(first) => {
-                let near = nearest(first, served.iter().map(String::as_str));
-                let hint = near.map(|near| format!("did you mean {near}? ")).unwrap_or_default();
-                (Severity::Error, format!("there is no Gateway {}; {hint}{there}", listed(&wanted)))
-            }
-        };
-        route.note(findings, severity, "spec.parentRefs", &Fault::new("NoMatchingParent", message));
-    }
-
-    fn note_refusal(&self, route: &Written<'_>, verdict: &Verdict, findings: &mut Findings) {
-        if !verdict.holds {
-            let fault = Fault::new(verdict.reason, verdict.message.clone());
-            route.note(findings, Severity::Error, "spec.parentRefs", &fault);
-        }
+    /// Takes the listeners that a route attached to, but for those whose host names are another kind's.
+    fn take(
+        &mut self,
+        attachment: Attachment,
+        named: &Arc<Route>,
+        listeners: &mut BTreeMap<ListenerId, Vec<HostPattern>>,
+    ) -> Verdict {
+        let Attachment { verdict, listeners: mut taken } = attachment;
+        let refused = self.claim(&mut taken, named);
+        listeners.extend(taken);
+        refused.map_or(verdict, |fault| Verdict::no(fault.reason, fault.message))
     }
 
     /// Says so when a route attached only to listeners that are not served.
@@ -254,10 +214,11 @@ impl<'a, 's> Filling<'a, 's> {
     }
 }
 
-/// The host names of a route, and why none of them can be served if so.
-fn hostnames(route: &Written<'_>, findings: &mut Findings) -> (Vec<HostPattern>, Option<Fault>) {
+/// The host names of a route; or, when it has some and none of them is one, what is wrong. Were it served
+/// without them, it would serve every host.
+fn hostnames(route: &Written<'_>, findings: &mut Findings) -> Result<Vec<HostPattern>, Fault> {
     let mut hostnames = Vec::new();
-    let mut impossible = None;
+    let mut wrong = None;
     for (i, text) in route.hostnames().iter().enumerate() {
         match HostPattern::parse(text) {
             Some(pattern) => hostnames.push(pattern),
@@ -265,14 +226,14 @@ fn hostnames(route: &Written<'_>, findings: &mut Findings) -> (Vec<HostPattern>,
                 let message = format!("`{text}` is no host name; write `www.example.com` or `*.example.com`");
                 let fault = Fault::new("UnsupportedValue", message);
                 route.note(findings, Severity::Error, format!("spec.hostnames[{i}]"), &fault);
-                impossible = Some(fault);
-                // Were it left out, a route without other names would serve every host.
-                hostnames.push(HostPattern::Exact(String::new()));
+                wrong.get_or_insert(fault);
             }
         }
     }
-    let usable = hostnames.iter().any(|pattern| *pattern != HostPattern::Exact(String::new()));
-    (hostnames, impossible.filter(|_| !usable))
+    match wrong {
+        Some(fault) if hostnames.is_empty() => Err(fault),
+        _ => Ok(hostnames),
+    }
 }
 
 /// Why none of a route's rules serves a request as it is written.
