@@ -29,9 +29,10 @@ pub(super) fn attach(
 ) -> Attachment {
     let mut listeners = BTreeMap::new();
     let mut refusal: Option<(Step, Fault)> = None;
+    let asking = Asking { route, hostnames, parent };
     for (g, gateway) in bound_gateways(bound, route.namespace(), parent) {
         for (l, listener) in gateway.listeners.iter().enumerate() {
-            match admit(snapshot, gateway, listener, route, hostnames, parent) {
+            match admit(snapshot, gateway, listener, &asking) {
                 Ok(hosts) => {
                     listeners.insert((g, l), hosts);
                 }
@@ -63,14 +64,20 @@ enum Step {
     Hostname,
 }
 
+/// A route at one of its parents.
+struct Asking<'a> {
+    route: &'a Written<'a>,
+    hostnames: &'a [HostPattern],
+    parent: &'a ParentRef,
+}
+
 fn admit(
     snapshot: &Snapshot,
     gateway: &Bound<'_>,
     listener: &Listening<'_>,
-    route: &Written<'_>,
-    hostnames: &[HostPattern],
-    parent: &ParentRef,
+    asking: &Asking<'_>,
 ) -> Result<Vec<HostPattern>, (Step, Fault)> {
+    let &Asking { route, hostnames, parent } = asking;
     let called = || {
         let metadata = &gateway.entry.object.metadata;
         format!("listener `{}` of Gateway {}/{}", listener.written.name, metadata.namespace, metadata.name)
