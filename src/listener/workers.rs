@@ -35,6 +35,7 @@ pub struct Workers {
     /// What is bound, by socket. Only the control path locks it.
     bound: Mutex<BTreeMap<SocketId, Bound>>,
     places: Arc<Places>,
+    announced: watch::Sender<bool>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -57,8 +58,8 @@ impl Workers {
     /// When the system gives no thread or no event queue.
     pub fn start(count: usize, live: Arc<Live>, limits: Limits) -> io::Result<Self> {
         let of_workers = live.clone();
-        Self::serving(count, live, move |shutdown| {
-            let worker = proxy::Worker::new(of_workers.clone(), &limits, shutdown);
+        Self::serving(count, live, move |announced| {
+            let worker = proxy::Worker::new(of_workers.clone(), &limits, announced);
             async move |wire, connection, shutdown| {
                 proxy::serve(wire, connection, Rc::clone(&worker), shutdown).await;
             }
@@ -67,7 +68,8 @@ impl Workers {
 
     /// Starts `count` threads with something else than the proxy in them. `make` runs once in each, in its
     /// `LocalSet`, and gives what serves its connections; that needs not be `Send`, for it never leaves the thread.
-    /// The receiver turns true when the process drains: connections should then end soon.
+    /// Its receiver turns true when the process begins to drain, that of a connection when sockets have closed and
+    /// it should end soon.
     ///
     /// # Errors
     /// As [`Workers::start`].
@@ -77,23 +79,25 @@ impl Workers {
         S: AsyncFn(Wire, Connection, watch::Receiver<bool>) + 'static,
     {
         let places = Arc::new(Places::default());
+        let (announced, announcement) = watch::channel(false);
         let (shutdown, drained) = watch::channel(false);
         let mut commands = Vec::with_capacity(count);
         for index in 0..count.max(1) {
             let (sender, receiver) = mpsc::unbounded_channel();
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let (live, places, drained, make) = (live.clone(), places.clone(), drained.clone(), make.clone());
+            let (live, places, make) = (live.clone(), places.clone(), make.clone());
+            let (drained, announcement) = (drained.clone(), announcement.clone());
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 stats::enter_worker(index);
                 LocalSet::new().block_on(&runtime, async move {
-                    let serve = Rc::new(make(drained.clone()));
+                    let serve = Rc::new(make(announcement));
                     let worker = Worker { live, places, shutdown: drained, serve, stops: HashMap::new() };
                     worker.run(receiver).await;
                 });
             })?;
             commands.push(sender);
         }
-        Ok(Self { commands, bound: Mutex::default(), places, shutdown })
+        Ok(Self { commands, bound: Mutex::default(), places, announced, shutdown })
     }
 
     /// Binds a socket in every worker and accepts connections on it. Returns the bound addresses, which tell the
@@ -136,15 +140,17 @@ impl Workers {
         }
     }
 
-    /// Ends all connections in order: they are told at once, new ones are still accepted for `grace` (and told),
-    /// then the sockets close. Returns when no connection is left or `timeout` has passed since the call.
+    /// Ends all connections in order: clients are told with their next response, new ones are still accepted for
+    /// `grace` (and told), then the sockets close, and connections without a request. Returns when no connection is left or `timeout` has passed since the call.
     /// Returns how many connections were left.
     pub async fn drain(&self, grace: Duration, timeout: Duration) -> u32 {
         let end = Instant::now() + timeout;
-        self.shutdown.send_replace(true);
+        self.announced.send_replace(true);
         sleep(grace.min(timeout)).await;
         let open: Vec<SocketId> = std::mem::take(&mut *self.bound()).into_keys().collect();
         self.close_in_workers(&open);
+        // Only now: a connection that ended while sockets accept could meet its client's next request.
+        self.shutdown.send_replace(true);
         let _ = timeout_at(end, self.places.emptied()).await;
         self.places.taken()
     }

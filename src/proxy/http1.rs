@@ -20,12 +20,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// How long a connection without a request is left open when connections are to be drained: a request that is on its
 /// way, or the first one of a connection that was just accepted, must not meet a closed door.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection without a request is kept when the process ends.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 /// How long a client whose connection is closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of it is taken.
 const MOST_LINGERING: usize = 256 * 1024;
 
-/// Serves requests until one side ends the connection.
+/// Serves requests until one side ends the connection, or until `shutdown` and no request is there.
 pub async fn serve(
     mut wire: Wire,
     connection: Connection,
@@ -45,7 +47,7 @@ pub async fn serve(
             Ok(()) => {}
             Err(NoHead::Refused(_)) if first && is_http2(&read, &connection) => {
                 wire.unread(read);
-                return http2::serve(wire, connection, worker, shutdown).await;
+                return http2::serve(wire, connection, worker).await;
             }
             Err(NoHead::Closed) => break,
             Err(NoHead::Refused(reply)) => {
@@ -77,6 +79,10 @@ async fn next_head(
             head = &mut head => return head,
             () = &mut told, if !*over => *over = true,
         }
+    }
+    // A request may be on its way already: of a client that has just connected, or could not know.
+    if let Ok(head) = timeout(LAST_REQUEST, head::read(wire, read, &connection.gateway.limits)).await {
+        return head;
     }
     if read.is_empty() {
         return Err(NoHead::Closed);

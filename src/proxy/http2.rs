@@ -16,7 +16,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// So many requests that are no HTTP, and the connection is closed: answering them is work for nothing.
@@ -28,14 +27,14 @@ type Server = h2::server::Connection<Wire, Bytes>;
 type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Serves requests until one side ends the connection.
-pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
+pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>) {
     let limits = connection.gateway.limits;
     let hello = settings(&limits).handshake::<_, Bytes>(wire.clone());
     let Ok(Ok(server)) = timeout(limits.head_timeout, hello).await else { return };
     let accepting = Accepting {
         server,
         wire,
-        told: Some(Box::pin(drained(shutdown))),
+        told: Some(Box::pin(drained(worker.announced.clone()))),
         idle: limits.idle_timeout.map(|idle| (idle, Box::pin(sleep(idle)))),
         active: Rc::new(Cell::new(0)),
         served: Instant::now(),

@@ -95,19 +95,22 @@ pub struct Worker {
     draining: Rc<Cell<bool>>,
     /// Copies of requests that are on their way to mirrors.
     mirroring: Rc<Cell<usize>>,
+    /// Turns true when the process begins to drain.
+    announced: watch::Receiver<bool>,
 }
 
 impl Worker {
-    /// A worker without connections, which drains them when `shutdown` turns true. Must run in a `LocalSet`.
-    pub fn new(live: Arc<Live>, limits: &Limits, shutdown: watch::Receiver<bool>) -> Rc<Self> {
+    /// A worker without connections, which announces their end when `announced` turns true. Must run in a
+    /// `LocalSet`.
+    pub fn new(live: Arc<Live>, limits: &Limits, announced: watch::Receiver<bool>) -> Rc<Self> {
         let draining = Rc::new(Cell::new(false));
-        let told = Rc::clone(&draining);
+        let (told, drain) = (Rc::clone(&draining), drained(announced.clone()));
         tokio::task::spawn_local(async move {
-            drained(shutdown).await;
+            drain.await;
             told.set(true);
         });
         let pool = Pool::new(limits.upstream_idle_timeout, limits.head_bytes as usize);
-        Rc::new(Self { live, pool, draining, mirroring: Rc::default() })
+        Rc::new(Self { live, pool, draining, mirroring: Rc::default(), announced })
     }
 
     /// The revision that serves, once there is one.
@@ -130,11 +133,11 @@ async fn drained(mut shutdown: watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|&shutdown| shutdown).await;
 }
 
-/// Serves a connection until it ends. When `shutdown` turns true, what is going on is finished, and the client is
-/// told to come back on another connection.
+/// Serves a connection until it ends. While the worker drains, clients are told to come back on another connection;
+/// when `shutdown` turns true, what is going on is finished, and a connection without a request ends.
 pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
     if connection.http2 {
-        http2::serve(wire, connection, worker, shutdown).await;
+        http2::serve(wire, connection, worker).await;
     } else {
         http1::serve(wire, connection, worker, shutdown).await;
     }

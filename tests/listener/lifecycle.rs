@@ -119,7 +119,7 @@ async fn connections_are_counted_while_they_live() {
     assert_eq!(stats.sum(|shard| shard.cx_destroy.get()), 3);
 }
 
-/// Serves one line at a time, and says goodbye when it is told to drain and has nothing in flight.
+/// Serves one line at a time, and ends when it is told to and has nothing in flight.
 async fn lines(mut wire: Wire, mut shutdown: watch::Receiver<bool>) {
     loop {
         let line = tokio::select! {
@@ -130,18 +130,14 @@ async fn lines(mut wire: Wire, mut shutdown: watch::Receiver<bool>) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let draining = *shutdown.borrow();
-        wire.push(if draining { b"last" } else { b"more" });
+        wire.push(b"more");
         let _ = poll_fn(|cx| wire.poll_drain(cx)).await;
-        if draining {
-            break;
-        }
     }
     let _ = wire.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_drain_tells_connections_accepts_for_the_grace_and_waits_for_the_rest() {
+async fn a_drain_accepts_and_serves_for_the_grace_and_waits_for_the_rest() {
     let rig = Rig::serving(Setup { workers: 2, ..Setup::default() }, lines);
     let mut idle = rig.connect().await;
     assert_eq!(&exchange(&mut idle).await, b"more");
@@ -153,11 +149,14 @@ async fn a_drain_tells_connections_accepts_for_the_grace_and_waits_for_the_rest(
     let (grace, timeout) = (Duration::from_millis(200), Duration::from_secs(5));
     let (left, ()) = tokio::join!(rig.workers.drain(grace, timeout), async {
         tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut late = TcpStream::connect(rig.address).await.expect("still accepted within the grace");
+        assert_eq!(&exchange(&mut late).await, b"more", "a connection of the grace is served");
+        assert_eq!(&exchange(&mut idle).await, b"more", "and so is an earlier one that was idle");
         let mut answer = Vec::new();
         soon(busy.read_to_end(&mut answer)).await.unwrap();
-        assert_eq!(answer, b"last", "a request in flight is finished");
+        assert_eq!(answer, b"more", "a request in flight is finished");
+        assert!(begun.elapsed() >= grace, "connections outlive the grace");
         assert!(ends(&mut idle).await, "an idle connection ends");
-        let mut late = TcpStream::connect(rig.address).await.expect("still accepted within the grace");
         assert!(ends(&mut late).await);
     });
     assert_eq!(left, 0);
