@@ -181,7 +181,7 @@ impl AsyncRead for Wire {
         let read = Pin::new(&mut state.transport).poll_read(cx, buf);
         state.received += (buf.filled().len() - before) as u64;
         // The peer may be waiting for what is still in the buffer before it says more.
-        if read.is_pending() && !state.out.is_empty() {
+        if read.is_pending() && (!state.out.is_empty() || state.unflushed) {
             let _ = state.poll_drain(cx)?;
         }
         read

@@ -13,13 +13,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
-/// How long a connection without a request is left open when connections are to be drained: a request that is on its
-/// way, or the first one of a connection that was just accepted, must not meet a closed door.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a connection without a request is kept when the process ends.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 /// How long a client whose connection is closed may go on sending what nobody reads.
@@ -34,11 +31,7 @@ pub async fn serve(
     worker: Rc<Worker>,
     shutdown: watch::Receiver<bool>,
 ) {
-    let leaving = shutdown.clone();
-    let mut told = pin!(async {
-        drained(leaving).await;
-        sleep(FAREWELL).await;
-    });
+    let mut told = pin!(drained(shutdown));
     let mut over = false;
     let mut read = BytesMut::new();
     let mut first = true;
