@@ -1,4 +1,4 @@
-//! Where objects come from. Every source yields a [`Snapshot`](crate::resource::Snapshot): of all objects, at
+//! Where objects come from. Every source yields a [`Snapshot`]: of all objects, at
 //! one moment, with the places where they stand.
 
 mod certificates;
