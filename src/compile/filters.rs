@@ -2,12 +2,15 @@
 //!
 //! A filter that cannot be applied is never left out: its rule answers 500 instead (`HTTPRouteRule.filters`).
 
+use super::aside::Aside;
+use super::cors;
 use super::findings::Fault;
-use crate::filter::{Filters, HeaderEdits, HostEdit, PathEdit, Redirect, Rewrite, Scheme};
+use crate::filter::{Filters, HeaderEdits, HostEdit, Mirror, PathEdit, Redirect, Rewrite, Scheme};
 use crate::host::HostPattern;
 use crate::reply::Reply;
 use crate::resource::{self, HeaderModifier, HttpFilter, PathModifier, UrlRewrite};
 use http::{HeaderName, HeaderValue, StatusCode};
+use std::sync::Arc;
 
 /// Headers that say where a message ends: with one of them changed the next request would be somebody else's.
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
@@ -21,15 +24,29 @@ pub(super) struct Remarks {
     pub broken: Vec<(usize, Fault)>,
     /// Filters that can be, but hardly mean what they say.
     pub odd: Vec<(usize, Fault)>,
+    /// References that lead nowhere. A mirror is left out then; an authorizer that cannot be asked lets nobody pass.
+    pub unresolved: Vec<(usize, Fault)>,
 }
 
 /// The filters of a rule or of a backend. `prefixes` says whether every match of the rule is by path prefix.
-pub(super) fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remarks) {
+pub(super) fn compile(
+    written: &[HttpFilter],
+    prefixes: bool,
+    aside: &mut Aside<'_, '_>,
+) -> (Filters, Remarks) {
     let mut filters = Filters::default();
     let mut remarks = Remarks::default();
+    let mut mirrors = Vec::new();
     for (i, filter) in written.iter().enumerate() {
-        if let Err(fault) = add(&mut filters, filter, prefixes) {
-            remarks.broken.push((i, fault));
+        match add(&mut filters, &mut mirrors, filter, prefixes, aside) {
+            Ok(()) => {}
+            Err(fault) if is_reference(&fault) => {
+                if filter.external_auth.is_some() {
+                    filters.broken = Some(Reply::BrokenRule);
+                }
+                remarks.unresolved.push((i, fault));
+            }
+            Err(fault) => remarks.broken.push((i, fault)),
         }
         let modifier = filter.request_header_modifier.as_ref().or(filter.response_header_modifier.as_ref());
         if let Some(name) = modifier.and_then(|modifier| hop_by_hop(modifier)) {
@@ -47,22 +64,29 @@ pub(super) fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remar
         let message = "RequestRedirect and URLRewrite exclude each other; use one of them";
         remarks.broken.push((written.len() - 1, Fault::new("IncompatibleFilters", message)));
     }
+    filters.mirrors = mirrors.into();
     if !remarks.broken.is_empty() {
         filters = Filters { broken: Some(Reply::BrokenRule), ..Filters::default() };
     }
     (filters, remarks)
 }
 
-fn add(filters: &mut Filters, written: &HttpFilter, prefixes: bool) -> Result<(), Fault> {
+fn add(
+    filters: &mut Filters,
+    mirrors: &mut Vec<Mirror>,
+    written: &HttpFilter,
+    prefixes: bool,
+    aside: &mut Aside<'_, '_>,
+) -> Result<(), Fault> {
     let HttpFilter {
         r#type,
         request_header_modifier,
         response_header_modifier,
         request_redirect,
         url_rewrite,
-        request_mirror: _,
-        cors: _,
-        external_auth: _,
+        request_mirror,
+        cors,
+        external_auth,
         extension_ref: _,
     } = written;
     match &**r#type {
@@ -82,13 +106,33 @@ fn add(filters: &mut Filters, written: &HttpFilter, prefixes: bool) -> Result<()
             let rewrite = rewrite(required(url_rewrite, "urlRewrite")?, prefixes)?;
             once(&mut filters.rewrite, rewrite, r#type)
         }
-        "RequestMirror" | "CORS" | "ExternalAuth" | "ExtensionRef" => Err(unsupported(
+        "RequestMirror" => {
+            mirrors.push(aside.mirror(required(request_mirror, "requestMirror")?)?);
+            Ok(())
+        }
+        "CORS" => {
+            if filters.cors.is_some() {
+                return Err(Fault::new("IncompatibleFilters", "a second CORS; put both into one"));
+            }
+            filters.cors = Some(Arc::new(cors::compile(required(cors, "cors")?)?));
+            Ok(())
+        }
+        "ExternalAuth" => {
+            let auth = aside.external_auth(required(external_auth, "externalAuth")?)?;
+            once(&mut filters.external_auth, auth, r#type)
+        }
+        "ExtensionRef" => Err(unsupported(
             format!("{type} filters are not served yet, so what it belongs to answers 500", type = r#type),
         )),
         other => Err(unsupported(format!(
             "there is no filter of type `{other}`, so what it belongs to answers 500"
         ))),
     }
+}
+
+/// Whether a fault is one of a reference, which the condition ResolvedRefs tells.
+fn is_reference(fault: &Fault) -> bool {
+    matches!(fault.reason, "BackendNotFound" | "RefNotPermitted" | "InvalidKind" | "UnsupportedProtocol")
 }
 
 fn unsupported(message: impl Into<String>) -> Fault {
@@ -231,16 +275,47 @@ fn sendable(path: &str) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backends::Resolver;
+    use super::super::findings::Findings;
+    use super::super::grants::From;
     use super::*;
+    use crate::resource::Snapshot;
+    use crate::routing::{Route, RuleName};
+    use std::time::Duration;
 
     fn filter(yaml: &str) -> HttpFilter {
         serde_saphyr::from_str(yaml).unwrap()
     }
 
+    fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remarks) {
+        let snapshot = Snapshot::default();
+        let route = Arc::new(Route { kind: "HTTPRoute", namespace: "default".into(), name: "app".into() });
+        let mut aside = Aside {
+            backends: &mut Resolver::new(&snapshot),
+            clusters: &mut Vec::new(),
+            findings: &mut Findings::default(),
+            from: From { kind: "HTTPRoute", namespace: "default" },
+            rule: &RuleName { route, index: 0, name: None },
+            connect_timeout: Duration::ZERO,
+        };
+        super::compile(written, prefixes, &mut aside)
+    }
+
     #[test]
     fn a_filter_that_cannot_be_applied_breaks_its_rule() {
         for (yaml, reason, words) in [
-            ("{type: CORS, cors: {}}", "UnsupportedValue", "not served yet"),
+            ("{type: ExtensionRef}", "UnsupportedValue", "not served yet"),
+            ("{type: CORS, cors: {allowOrigins: ['a b']}}", "UnsupportedValue", "a b"),
+            (
+                "{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}, percent: 101}}",
+                "UnsupportedValue",
+                "more than all",
+            ),
+            (
+                "{type: ExternalAuth, externalAuth: {protocol: SOAP, backendRef: {name: a, port: 1}}}",
+                "UnsupportedValue",
+                "SOAP",
+            ),
             ("{type: Sepia}", "UnsupportedValue", "no filter of type `Sepia`"),
             ("{type: URLRewrite}", "UnsupportedValue", "no `urlRewrite`"),
             ("{type: RequestRedirect, requestRedirect: {statusCode: 304}}", "UnsupportedValue", "304"),
@@ -282,6 +357,17 @@ mod tests {
             assert!(fault.message.contains(words), "{yaml}: {}", fault.message);
             assert_eq!(filters.broken, Some(Reply::BrokenRule), "{yaml}");
             assert!(filters.request_headers.is_none() && filters.redirect.is_none(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_leads_nowhere_is_left_out_and_an_authorizer_lets_nobody_pass() {
+        let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: gone, port: 80}}}";
+        let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: gone, port: 80}}}";
+        for (yaml, broken) in [(mirror, None), (auth, Some(Reply::BrokenRule))] {
+            let (filters, remarks) = compile(&[filter(yaml)], true);
+            assert_eq!(remarks.unresolved[0].1.reason, "BackendNotFound", "{yaml}");
+            assert_eq!((filters.broken, filters.mirrors.len()), (broken, 0), "{yaml}");
         }
     }
 

@@ -6,9 +6,11 @@
 //! gateways ▸ certificates ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table ▸ endpoints
 //! ```
 
+mod aside;
 mod attach;
 mod backends;
 mod certificates;
+mod cors;
 mod dump;
 mod durations;
 mod endpoints;
@@ -21,6 +23,7 @@ mod parents;
 mod report;
 mod routes;
 mod rules;
+mod sessions;
 mod table;
 mod trust;
 

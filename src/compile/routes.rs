@@ -3,7 +3,7 @@
 use super::findings::{Fault, Findings};
 use crate::resource::{
     Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef, Place,
-    Resource, Severity, Snapshot, Timeouts,
+    Resource, Retry, SessionPersistence, Severity, Snapshot, Timeouts,
 };
 use std::sync::LazyLock;
 
@@ -25,8 +25,8 @@ pub(super) struct WrittenRule<'s> {
     pub filters: &'s [HttpFilter],
     pub backend_refs: &'s [HttpBackendRef],
     pub timeouts: Option<&'s Timeouts>,
-    /// Fields that are set and not served yet.
-    pub not_served: Vec<&'static str>,
+    pub retry: Option<&'s Retry>,
+    pub session_persistence: Option<&'s SessionPersistence>,
 }
 
 /// The matches of either kind.
@@ -118,9 +118,6 @@ impl<'s> Written<'s> {
 
 fn http_rule((index, rule): (usize, &HttpRule)) -> WrittenRule<'_> {
     let HttpRule { name, matches: _, filters, backend_refs, timeouts, retry, session_persistence } = rule;
-    let mut not_served = Vec::new();
-    not_served.extend(retry.is_some().then_some("retry"));
-    not_served.extend(session_persistence.is_some().then_some("sessionPersistence"));
     WrittenRule {
         index,
         name: name.as_deref(),
@@ -128,7 +125,8 @@ fn http_rule((index, rule): (usize, &HttpRule)) -> WrittenRule<'_> {
         filters,
         backend_refs,
         timeouts: timeouts.as_deref(),
-        not_served,
+        retry: retry.as_deref(),
+        session_persistence: session_persistence.as_deref(),
     }
 }
 
@@ -141,6 +139,7 @@ fn grpc_rule((index, rule): (usize, &GrpcRule)) -> WrittenRule<'_> {
         filters,
         backend_refs,
         timeouts: None,
-        not_served: session_persistence.is_some().then_some("sessionPersistence").into_iter().collect(),
+        retry: None,
+        session_persistence: session_persistence.as_deref(),
     }
 }

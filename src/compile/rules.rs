@@ -1,5 +1,6 @@
 //! From the rules of a route as they are written to those that run.
 
+use super::aside::{self, Aside};
 use super::backends::Resolver;
 use super::durations;
 use super::filters::{self, Remarks};
@@ -7,6 +8,7 @@ use super::findings::{Fault, Findings};
 use super::grants::From;
 use super::matches::{self, Ranked, Regexes};
 use super::routes::{Written, WrittenRule};
+use super::sessions;
 use crate::filter::Filters;
 use crate::reply::Reply;
 use crate::resource::Severity;
@@ -53,9 +55,9 @@ impl Notes<'_, '_> {
     }
 }
 
-impl Rules<'_> {
+impl<'s> Rules<'s> {
     /// All rules of a route.
-    pub fn compile(&mut self, route: &Written<'_>, named: &Arc<Route>, findings: &mut Findings) -> Outcome {
+    pub fn compile(&mut self, route: &Written<'s>, named: &Arc<Route>, findings: &mut Findings) -> Outcome {
         let mut outcome = Outcome::default();
         for written in route.rules() {
             let mut notes = Notes { route, rule: written.index, findings };
@@ -78,7 +80,7 @@ impl Rules<'_> {
         written: &WrittenRule<'_>,
         named: &Arc<Route>,
         ranked: &[Ranked],
-        notes: &mut Notes<'_, '_>,
+        notes: &mut Notes<'_, 's>,
         outcome: &mut Outcome,
     ) -> Rule {
         let WrittenRule {
@@ -88,32 +90,39 @@ impl Rules<'_> {
             filters: written_filters,
             backend_refs,
             timeouts,
-            not_served,
+            retry,
+            session_persistence,
         } = written;
         let name = RuleName { route: named.clone(), index: *index, name: name.map(str::to_owned) };
-        for field in not_served {
-            let message = format!("{field} is not served yet; requests go on without it");
-            notes.add(Severity::Warning, field, &Fault::new("UnsupportedValue", message));
-        }
-        let (timeouts, faults) = durations::timeouts(*timeouts);
+        let (timeouts, mut faults) = durations::timeouts(*timeouts);
+        let retry = retry.map(|retry| {
+            let (retry, more) = aside::retry(retry);
+            faults.extend(more);
+            Box::new(retry)
+        });
+        let session = session_persistence.and_then(|written| {
+            let session = sessions::compile(written, &name, ranked.iter().map(|(matches, _)| matches));
+            session.map(Box::new).map_err(|fault| faults.push(fault)).ok()
+        });
         for (field, message) in faults {
             notes.add(Severity::Error, field, &Fault::new("UnsupportedValue", message));
         }
         let prefixes = ranked.iter().all(|(matches, _)| matches!(matches.path, PathMatch::Prefix(_)));
-        let (filters, remarks) = filters::compile(written_filters, prefixes);
-        let broken = note_filters(remarks, "filters", notes);
-        outcome.broken.extend(broken.map(|fault| (*index, fault)));
+        let mut aside = self.aside(&name, notes);
+        let (filters, remarks) = filters::compile(written_filters, prefixes, &mut aside);
+        note_filters(remarks, "filters", notes, outcome);
         let backends = self.backends(written, &name, prefixes, notes, outcome);
         if filters.redirect.is_some() && !backend_refs.is_empty() {
             let message = "the rule redirects, so no request reaches its backends";
             notes.add(Severity::Warning, "backendRefs", &Fault::new("NoEffect", message));
         }
-        let answers = filters.redirect.is_some() || filters.broken.is_some();
+        let answers =
+            filters.redirect.is_some() || filters.broken.is_some() || filters.direct_response.is_some();
         if backend_refs.is_empty() && !answers {
             let message = "the rule has no backendRefs and no redirect, so it answers 500";
             notes.add(Severity::Warning, "backendRefs", &Fault::new("NoBackend", message));
         }
-        Rule { name, filters, backends, timeouts, retry: None, session: None }
+        Rule { name, filters, backends, timeouts, retry, session }
     }
 
     fn backends(
@@ -121,7 +130,7 @@ impl Rules<'_> {
         written: &WrittenRule<'_>,
         name: &RuleName,
         prefixes: bool,
-        notes: &mut Notes<'_, '_>,
+        notes: &mut Notes<'_, 's>,
         outcome: &mut Outcome,
     ) -> Backends {
         let mut specs = Vec::new();
@@ -140,9 +149,9 @@ impl Rules<'_> {
                     None
                 }
             };
-            let (mut filters, remarks) = filters::compile(&reference.filters, prefixes);
-            let broken = note_filters(remarks, &format!("backendRefs[{i}].filters"), notes);
-            outcome.broken.extend(broken.map(|fault| (written.index, fault)));
+            let mut aside = self.aside(name, notes);
+            let (mut filters, remarks) = filters::compile(&reference.filters, prefixes, &mut aside);
+            note_filters(remarks, &format!("backendRefs[{i}].filters"), notes, outcome);
             let mut weight = reference.weight.unwrap_or(1);
             if weight > MAX_WEIGHT {
                 let message = format!(
@@ -161,24 +170,43 @@ impl Rules<'_> {
     }
 
     fn cluster(&mut self, name: &RuleName, backends: Vec<crate::upstream::BackendSpec>) -> ClusterId {
-        let id = u32::try_from(self.clusters.len()).expect("memory ends before four thousand million rules");
+        let id = cluster_id(self.clusters.len());
         self.clusters.push(ClusterSpec {
             name: name.to_string(),
             backends,
             connect_timeout: CONNECT_TIMEOUT,
         });
-        ClusterId(id)
+        id
+    }
+
+    fn aside<'a>(&'a mut self, rule: &'a RuleName, notes: &'a mut Notes<'_, 's>) -> Aside<'a, 's> {
+        Aside {
+            backends: &mut self.backends,
+            clusters: &mut self.clusters,
+            from: From { kind: notes.route.kind(), namespace: notes.route.namespace() },
+            findings: notes.findings,
+            rule,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
     }
 }
 
-/// Notes what is remarkable about filters; returns why the first of them breaks its rule.
-fn note_filters(remarks: Remarks, field: &str, notes: &mut Notes<'_, '_>) -> Option<Fault> {
-    let Remarks { broken, odd } = remarks;
+/// The id of the cluster at this place.
+pub(super) fn cluster_id(place: usize) -> ClusterId {
+    ClusterId(u32::try_from(place).expect("memory ends before four thousand million clusters"))
+}
+
+/// Notes what is remarkable about filters.
+fn note_filters(remarks: Remarks, field: &str, notes: &mut Notes<'_, '_>, outcome: &mut Outcome) {
+    let Remarks { broken, odd, unresolved } = remarks;
     for (i, fault) in &odd {
         notes.add(Severity::Warning, &format!("{field}[{i}]"), fault);
     }
-    for (i, fault) in &broken {
+    for (i, fault) in broken.iter().chain(&unresolved) {
         notes.add(Severity::Error, &format!("{field}[{i}]"), fault);
     }
-    broken.into_iter().next().map(|(_, fault)| fault)
+    outcome.broken.extend(broken.into_iter().next().map(|(_, fault)| (notes.rule, fault)));
+    if let Some((_, fault)) = unresolved.into_iter().next() {
+        outcome.unresolved.get_or_insert(fault);
+    }
 }
