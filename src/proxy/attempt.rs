@@ -104,9 +104,11 @@ impl Tries<'_> {
             (None, false) if self.recording.has_end() => Reading::Ended,
             (None, false) => Reading::Open,
         };
-        let result = match self.send(&mut up, head, end).await {
-            Ok(()) => self.relay(&mut up, down, &active, reading).await,
-            Err(error) => Err(Broken::Before(error)),
+        let pieces = self.recording.pieces(self.retries.are_left());
+        let result = match self.clock.within(send(&mut up, head, end, pieces)).await {
+            Ok(Ok(())) => self.relay(&mut up, down, &active, reading).await,
+            Ok(Err(error)) => Err(Broken::Before(error)),
+            Err(over) => Err(self.timed_out(over, None)),
         };
         let (received, sent) = up.take_traffic();
         self.cluster.stats().traffic(received, sent);
@@ -126,20 +128,6 @@ impl Tries<'_> {
         }
     }
 
-    /// Sends the head, and what was read of the body already.
-    async fn send(
-        &mut self,
-        up: &mut Upstream,
-        head: request::Parts,
-        end: bool,
-    ) -> Result<(), UpstreamError> {
-        up.send_head(head, end).await?;
-        for piece in self.recording.pieces(self.retries.are_left()) {
-            pass_on(up, piece).await?;
-        }
-        Ok(())
-    }
-
     fn cause(&self, error: &UpstreamError, stale: bool) -> Cause {
         tracing::debug!("{}: {error}", self.cluster.name());
         match error {
@@ -148,6 +136,20 @@ impl Tries<'_> {
             UpstreamError::Protocol(_) => Cause::Broke(Reply::UpstreamProtocol),
         }
     }
+}
+
+/// Sends the head, and what was read of the body already.
+async fn send(
+    up: &mut Upstream,
+    head: request::Parts,
+    end: bool,
+    pieces: Vec<Piece>,
+) -> Result<(), UpstreamError> {
+    up.send_head(head, end).await?;
+    for piece in pieces {
+        pass_on(up, piece).await?;
+    }
+    Ok(())
 }
 
 /// Sends what a client sent.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// So much of a body may wait for a mirror that is slower than the client; a mirror that falls behind loses its copy.
 const MOST_WAITING: usize = 256 * 1024;
@@ -29,7 +29,7 @@ const MOST_WAITING: usize = 256 * 1024;
 const PIECE: usize = 64;
 /// So many copies may be on their way from one worker; beyond that requests are not copied.
 const MOST_COPIES: usize = 1024;
-/// How long a mirror may do nothing once it is its turn.
+/// How long a mirror may do nothing once it is its turn, and how long its response is listened to.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What gives a mirror the body as it comes.
@@ -58,6 +58,11 @@ struct Pieces {
 }
 
 impl Pieces {
+    /// Whether the next one is still to come from the client.
+    fn are_awaited(&self) -> bool {
+        self.waiting.get() == 0 && !self.receiver.is_closed()
+    }
+
     /// The next piece; `None` when the copy was cut off.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
         let polled = self.receiver.poll_recv(cx);
@@ -154,7 +159,7 @@ impl Copy {
         let target =
             outgoing::Target { address: &self.address, tls: reached.tls, protocol, end, upgrade: None };
         outgoing::address(&mut self.head, &target).ok()?;
-        up.send_head(self.head.clone(), end).await.ok()?;
+        timeout(PATIENCE, up.send_head(self.head.clone(), end)).await.ok()?.ok()?;
         match converse(&mut up, self.pieces.as_mut()).await {
             Ok(status) => {
                 up.finish(&self.pool);
@@ -175,19 +180,22 @@ enum Step {
 
 /// Passes the body on, and drops the response.
 async fn converse(up: &mut Upstream, mut pieces: Option<&mut Pieces>) -> Result<Option<u16>, UpstreamError> {
-    let stuck = || UpstreamError::Closed("it did nothing for too long".into());
     let mut status = None;
+    let mut patient_until = Instant::now() + PATIENCE;
     loop {
-        // Only the client may take its time: with the next piece.
-        let waits_for_client = pieces.as_ref().is_some_and(|pieces| pieces.waiting.get() == 0);
-        let step = poll_fn(|cx| poll_step(up, &mut pieces, cx));
-        let step = match waits_for_client {
-            true => step.await,
-            false => timeout(PATIENCE, step).await.map_err(|_| stuck())?,
+        let step = match timeout_at(patient_until, poll_fn(|cx| poll_step(up, &mut pieces, cx))).await {
+            Ok(step) => step,
+            // Only the client may take its time.
+            Err(_) if pieces.as_ref().is_some_and(|pieces| pieces.are_awaited()) => {
+                patient_until = Instant::now() + PATIENCE;
+                continue;
+            }
+            Err(_) => return Err(UpstreamError::Closed("it did nothing for too long".into())),
         };
         match step {
             Step::Piece(None) => return Err(UpstreamError::Closed("the copy was cut off".into())),
             Step::Piece(Some(piece)) => {
+                patient_until = Instant::now() + PATIENCE;
                 if piece.is_end() {
                     pieces = None;
                 }

@@ -121,7 +121,8 @@ impl Tries<'_> {
         Ok(down.send_head(head, end).await?)
     }
 
-    fn timed_out(&self, over: Over, status: Option<StatusCode>) -> Broken {
+    /// What it means that something took too long, by whether the client has a response's head already.
+    pub(super) fn timed_out(&self, over: Over, status: Option<StatusCode>) -> Broken {
         self.cluster.stats().timed_out();
         match (status, over) {
             (Some(_), _) => Broken::Ended(Ended::BrokenOff),
