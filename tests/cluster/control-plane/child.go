@@ -31,6 +31,8 @@ func startChild(folder *Folder, ended chan<- *Child, binary string, arguments []
 	defer log.Close()
 	command := exec.Command(binary, arguments...)
 	command.Stdout, command.Stderr = log, log
+	// Collecting garbage rarely makes the API server ready in 5 s rather than 8 s on a busy machine with two cores.
+	command.Env = append(os.Environ(), "GOGC=400", "GOMEMLIMIT=700MiB")
 	// A process group of its own: an interrupt from the terminal is for us, and we end the children in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := command.Start(); err != nil {

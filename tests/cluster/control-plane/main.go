@@ -10,6 +10,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -76,12 +77,15 @@ func run(options Options) error {
 	}
 	defer plane.Kill()
 
-	ready := plane.Prepare(options.manifests)
+	ready, served := plane.Prepare(options.manifests), false
 	for {
 		select {
 		case <-stop:
 			return nil
 		case <-abandoned:
+			if !served {
+				return errors.New("standard input closed before the API server was ready; keep it open")
+			}
 			return nil
 		case child := <-plane.ended:
 			return fmt.Errorf("%s ended\n%s", child.name, child.LogTail())
@@ -94,6 +98,12 @@ func run(options Options) error {
 			if err != nil {
 				return fmt.Errorf("%w\n%s", err, plane.server.LogTail())
 			}
+			if options.controllers && !served {
+				if err := plane.StartControllers(); err != nil {
+					return err
+				}
+			}
+			served = true
 			fmt.Printf("ready KUBECONFIG=%s\n", plane.kubeconfig)
 		}
 	}

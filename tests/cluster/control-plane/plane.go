@@ -11,16 +11,18 @@ import (
 
 // Plane is a running control plane.
 type Plane struct {
+	binaries    string
+	folder      *Folder
 	kubeconfig  string
 	client      *Client
 	etcd        *Child
 	server      *Child
-	controllers *Child // nil if not asked for
+	controllers *Child // nil until started
 	startServer func() (*Child, error)
 	ended       chan *Child // those that ended unasked
 }
 
-// startPlane starts everything at once: each process waits for those it needs.
+// startPlane starts etcd and the API server, which waits for etcd.
 func startPlane(options Options, folder *Folder) (*Plane, error) {
 	ports, err := freePorts(options.address, 3)
 	if err != nil {
@@ -38,7 +40,10 @@ func startPlane(options Options, folder *Folder) (*Plane, error) {
 		return nil, err
 	}
 
-	plane := &Plane{kubeconfig: credentials.kubeconfig, client: client, ended: make(chan *Child, 3)}
+	plane := &Plane{
+		binaries: options.binaries, folder: folder, kubeconfig: credentials.kubeconfig,
+		client: client, ended: make(chan *Child, 3),
+	}
 	etcdURL := fmt.Sprintf("http://%s:%d", options.address, ports[0])
 	peerURL := fmt.Sprintf("http://%s:%d", options.address, ports[1])
 	plane.startServer = func() (*Child, error) {
@@ -51,13 +56,15 @@ func startPlane(options Options, folder *Folder) (*Plane, error) {
 	if plane.server, err = plane.startServer(); err != nil {
 		return nil, err
 	}
-	if options.controllers {
-		binary := filepath.Join(options.binaries, "kube-controller-manager")
-		if plane.controllers, err = startChild(folder, plane.ended, binary, controllerArguments(credentials)); err != nil {
-			return nil, err
-		}
-	}
 	return plane, nil
+}
+
+// StartControllers starts the controllers that workloads need. They wait no more than 10 s for the API server, and learn
+// of new kinds of objects every 30 s only, so they come when everything is applied.
+func (plane *Plane) StartControllers() (err error) {
+	binary := filepath.Join(plane.binaries, "kube-controller-manager")
+	plane.controllers, err = startChild(plane.folder, plane.ended, binary, controllerArguments(plane.kubeconfig))
+	return err
 }
 
 // Prepare waits for the API server and applies the manifests, in the background.
@@ -120,9 +127,9 @@ func serverArguments(address string, port int, etcdURL string, credentials *Cred
 	}
 }
 
-func controllerArguments(credentials *Credentials) []string {
+func controllerArguments(kubeconfig string) []string {
 	return []string{
-		"--kubeconfig=" + credentials.kubeconfig,
+		"--kubeconfig=" + kubeconfig,
 		// Not those that evict pods from nodes without a heartbeat: the process kubelet sends none.
 		"--controllers=deployment-controller,replicaset-controller,endpointslice-controller,namespace-controller,garbage-collector-controller",
 		"--leader-elect=false", "--secure-port=0", "--kube-api-qps=200", "--kube-api-burst=400",
