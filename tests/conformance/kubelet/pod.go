@@ -73,6 +73,7 @@ func (node *Node) runProcess(ctx context.Context, pod *corev1.Pod, sandbox Sandb
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-process.Ended():
+			process.Disconnect()
 			return process.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
@@ -82,6 +83,7 @@ func (node *Node) runProcess(ctx context.Context, pod *corev1.Pod, sandbox Sandb
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-process.Ended():
+		process.Disconnect()
 		return process.Err()
 	}
 }

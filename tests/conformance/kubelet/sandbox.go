@@ -94,7 +94,7 @@ func (process *Process) Err() error {
 	return process.err
 }
 
-// Stop ends the process, within a second, and pulls its cable.
+// Stop ends the process within a second.
 func (process *Process) Stop() {
 	_ = process.command.Process.Signal(unix.SIGTERM)
 	select {
@@ -103,10 +103,12 @@ func (process *Process) Stop() {
 		_ = process.command.Process.Kill()
 		<-process.ended
 	}
-	if process.link != nil {
-		// The kernel does so, too, when the namespace is gone, but only in its own time.
-		_ = netlink.LinkDel(process.link)
-	}
+}
+
+// Disconnect pulls the ended process's cable. The kernel does so, too, when it removes the namespace, but in its own
+// time, and until then the bridge believes that the address is at the end of this cable.
+func (process *Process) Disconnect() {
+	_ = netlink.LinkDel(process.link)
 }
 
 // podInit is the first program in a sandbox: it finishes the inside and becomes the pod's program.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"testing"
@@ -22,14 +23,17 @@ import (
 
 var namespaces = []string{upstream.InfrastructureNamespace, upstream.AppBackendNamespace, upstream.WebBackendNamespace}
 
-// TestCluster proves that the cluster does what the suite expects of one, without a gateway: it runs the suite's base
-// manifests, and takes the time.
+// TestCluster proves that the cluster does what the suite expects of one, without a gateway: it runs all workloads of
+// the suite, and takes the time.
 func TestCluster(t *testing.T) {
 	options := conformance.DefaultOptions(t)
 	cluster := &cluster{t: t, options: options, began: time.Now()}
 
 	cluster.applyBase()
 	cluster.lap("base manifests applied")
+	cluster.lap("%d pods ready", len(cluster.waitForPods()))
+	cluster.applyWorkloadsOfTests()
+	cluster.lap("manifests of the tests that bring pods of their own applied")
 	pods := cluster.waitForPods()
 	cluster.lap("%d pods ready", len(pods))
 	cluster.everyServiceHasEndpoints()
@@ -60,8 +64,7 @@ func (cluster *cluster) lap(format string, arguments ...any) {
 // applyBase applies the base manifests and, as the suite does, the Secrets that some of their pods wait for.
 func (cluster *cluster) applyBase() {
 	t, options := cluster.t, cluster.options
-	applier := kubernetes.Applier{ManifestFS: options.ManifestFS, GatewayClass: options.GatewayClassName}
-	applier.MustApplyWithCleanup(t, options.Client, options.TimeoutConfig, "base/manifests.yaml", false)
+	cluster.apply("base/manifests.yaml")
 	authority, certificate, key := kubernetes.MustCreateCACertConfigMap(t, upstream.InfrastructureNamespace, "tls-checks-ca-certificate")
 	objects := []client.Object{authority}
 	for _, secret := range []struct{ namespace, name string }{
@@ -71,7 +74,25 @@ func (cluster *cluster) applyBase() {
 	} {
 		objects = append(objects, kubernetes.MustCreateCASignedCertSecret(t, secret.namespace, secret.name, []string{"abc.example.com"}, certificate, key))
 	}
-	applier.MustApplyObjectsWithCleanup(t, options.Client, options.TimeoutConfig, objects, false)
+	kubernetes.Applier{}.MustApplyObjectsWithCleanup(t, options.Client, options.TimeoutConfig, objects, false)
+}
+
+func (cluster *cluster) applyWorkloadsOfTests() {
+	manifests, err := fs.Glob(conformance.Manifests, "tests/*.yaml")
+	require.NoError(cluster.t, err)
+	for _, manifest := range manifests {
+		content, err := conformance.Manifests.ReadFile(manifest)
+		require.NoError(cluster.t, err)
+		if strings.Contains(string(content), "kind: Deployment") {
+			cluster.apply(manifest)
+		}
+	}
+}
+
+func (cluster *cluster) apply(manifest string) {
+	options := cluster.options
+	applier := kubernetes.Applier{ManifestFS: options.ManifestFS, GatewayClass: options.GatewayClassName}
+	applier.MustApplyWithCleanup(cluster.t, options.Client, options.TimeoutConfig, manifest, false)
 }
 
 // waitForPods waits until there are as many ready pods as the Deployments want.
@@ -141,8 +162,8 @@ func (cluster *cluster) deleteNamespaces() {
 		require.NoError(cluster.t, cluster.options.Clientset.CoreV1().Namespaces().Delete(context.Background(), namespace, metav1.DeleteOptions{}))
 	}
 	for _, namespace := range namespaces {
-		// Ten seconds of it are the namespace controller's own pauses.
-		cluster.eventually(30*time.Second, namespace+" is still there", func(ctx context.Context) (bool, error) {
+		// Ten seconds are the namespace controller's own pauses, which become 25 if pods take longer than 5 to go.
+		cluster.eventually(time.Minute, namespace+" is still there", func(ctx context.Context) (bool, error) {
 			_, err := cluster.options.Clientset.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 			return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 		})
