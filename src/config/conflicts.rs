@@ -1,7 +1,7 @@
 //! What is wrong between values that are right alone: two gateways on one socket, a public admin address.
 
 use super::fault::{Fault, Text};
-use super::{Config, Gateway, Limits, ProxyProtocol};
+use super::{Config, Gateway, KubernetesSource, Limits, ProxyProtocol};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -10,11 +10,8 @@ use std::time::Duration;
 /// All such mistakes, in the order of the file's sections.
 pub fn find(text: &Text<'_>, config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if config.source.files.paths.is_empty() {
-        let hint = "name a folder with manifests, such as \"deploy/example\"";
-        faults.push(fault(text, &["source", "files", "paths"], "no files and no folders to read", hint));
-    }
-    if config.gateways.is_empty() {
+    faults.extend(of_source(text, config));
+    if config.gateways.is_empty() && config.source.kubernetes.is_none() {
         let hint = "add one: [gateways.external] with object = \"network/external\"";
         faults.push(fault(text, &["gateways"], "there is no gateway", hint));
     }
@@ -34,6 +31,38 @@ pub fn find(text: &Text<'_>, config: &Config) -> Vec<Fault> {
         faults.push(fault(text, &["drain", "grace"], "the grace is longer than the timeout", hint));
     }
     faults.extend(of_limits(text, &config.limits));
+    faults
+}
+
+fn of_source(text: &Text<'_>, config: &Config) -> Vec<Fault> {
+    let paths = &config.source.files.paths;
+    match &config.source.kubernetes {
+        None if paths.is_empty() => {
+            let hint = "name a folder with manifests, such as \"deploy/example\"";
+            vec![fault(text, &["source", "files", "paths"], "no files and no folders to read", hint)]
+        }
+        None => Vec::new(),
+        Some(_) if !paths.is_empty() => {
+            let message = "objects come from files or from Kubernetes, not from both";
+            vec![fault(text, &["source", "kubernetes"], message, "keep one of the two tables")]
+        }
+        Some(kubernetes) => of_kubernetes(text, config, kubernetes),
+    }
+}
+
+fn of_kubernetes(text: &Text<'_>, config: &Config, kubernetes: &KubernetesSource) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let path = ["source", "kubernetes", "addresses"];
+    if kubernetes.addresses.pool.is_some() && kubernetes.addresses.ports.is_some() {
+        let message = "pool and ports are two answers to one question";
+        let hint = "with a pool each further Gateway has its own address, with ports it shares one; keep one";
+        faults.push(fault(text, &path, message, hint));
+    }
+    for name in kubernetes.services.keys().filter(|name| !config.gateways.contains_key(*name)) {
+        let hint = "the name is that of a table [gateways.NAME]";
+        let message = format!("there is no gateway `{name}`");
+        faults.push(fault(text, &["source", "kubernetes", "services", name], message, hint));
+    }
     faults
 }
 

@@ -5,9 +5,12 @@
 
 mod conflicts;
 mod fault;
+mod kubernetes;
 mod units;
 
 pub use fault::{ConfigError, Fault};
+pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
+pub use kubernetes::{TrafficPolicy};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -54,15 +57,18 @@ pub struct Written {
     pub text: String,
 }
 
-/// Where objects come from.
+/// Where objects come from: one of both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
+    #[serde(default)]
     pub files: FilesSource,
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesSource>,
 }
 
 /// Watched files and folders of YAML or JSON manifests.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesSource {
     /// Files and folders, relative to the folder of proxy.toml.

@@ -14,6 +14,7 @@ mod http;
 mod list;
 mod metadata;
 mod read;
+mod record;
 mod reference;
 mod secret;
 mod snapshot;
@@ -38,6 +39,7 @@ pub use grpc::{GrpcBackendRef, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRouteS
 pub use list::List;
 pub use metadata::{Labels, Metadata};
 pub use read::{Header as ObjectHeader, HeaderMetadata as ObjectMetadata, Reading, Standing, read, standing};
+pub use record::{Record, Records};
 pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
 pub use secret::{Secret, Sensitive};
 pub use snapshot::{Entry, Objects, Snapshot};

@@ -314,7 +314,7 @@ fn unknown_field(object: ObjectRef, path: &[String], spot: Spot) -> Fault {
 }
 
 /// A path as people write it: `spec.rules[0].backendRef`.
-fn written(path: &[String]) -> String {
+pub(super) fn written(path: &[String]) -> String {
     let mut text = String::new();
     for segment in path {
         if segment.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -4,6 +4,7 @@
 mod certificates;
 mod document;
 mod files;
+pub mod kubernetes;
 mod locate;
 mod pinpoint;
 mod split;
