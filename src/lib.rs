@@ -79,6 +79,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bindings;
 pub mod compile;
 pub mod config;
 pub mod control;

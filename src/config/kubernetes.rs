@@ -180,7 +180,7 @@ impl TrafficPolicy {
 fn network<'de, D: Deserializer<'de>>(source: D) -> Result<Option<IpNet>, D::Error> {
     let text = String::deserialize(source)?;
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map(Some).map_err(|_| {
-        serde::de::Error::custom(format!("`{text}` is no network such as \"10.97.0.0/16\""))
-    })
+    network
+        .map(Some)
+        .map_err(|_| serde::de::Error::custom(format!("`{text}` is no network such as \"10.97.0.0/16\"")))
 }

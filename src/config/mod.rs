@@ -9,8 +9,8 @@ mod kubernetes;
 mod units;
 
 pub use fault::{ConfigError, Fault};
+pub use kubernetes::TrafficPolicy;
 pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
-pub use kubernetes::{TrafficPolicy};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;

@@ -35,7 +35,11 @@ impl Installed {
 }
 
 /// Keeps `found` up to date for ever; `None` until the API server has answered once.
-pub(super) async fn discover(client: Client, found: watch::Sender<Option<Arc<Installed>>>, again: Arc<Notify>) {
+pub(super) async fn discover(
+    client: Client,
+    found: watch::Sender<Option<Arc<Installed>>>,
+    again: Arc<Notify>,
+) {
     let mut backoff = Backoff::default();
     loop {
         let pause = match ask(&client).await {
@@ -47,7 +51,9 @@ pub(super) async fn discover(client: Client, found: watch::Sender<Option<Arc<Ins
             }
             Err(error) => {
                 let pause = backoff.next();
-                warn!("cannot ask the API server which kinds are installed, next try in {pause:.1?}: {error}");
+                warn!(
+                    "cannot ask the API server which kinds are installed, next try in {pause:.1?}: {error}"
+                );
                 pause
             }
         };
@@ -67,7 +73,10 @@ fn tell(found: &watch::Sender<Option<Arc<Installed>>>, installed: Installed) {
             .map(|kind| kind.kind)
             .collect();
         if !missing.is_empty() {
-            info!("not installed in this cluster: {}; they are watched as soon as they are", missing.join(", "));
+            info!(
+                "not installed in this cluster: {}; they are watched as soon as they are",
+                missing.join(", ")
+            );
         }
         *before = Some(Arc::new(installed));
         true

@@ -157,7 +157,8 @@ impl Fetch {
         let new = wanted.into_iter().filter(|(key, version)| self.read.get(key) != Some(version));
         let new: Vec<_> = new.collect();
         let count = new.len();
-        let answers: Vec<_> = iter(new).map(|wanted| get(&self.api, wanted)).buffer_unordered(AT_ONCE).collect().await;
+        let answers: Vec<_> =
+            iter(new).map(|wanted| get(&self.api, wanted)).buffer_unordered(AT_ONCE).collect().await;
         let mut answered = 0;
         for (key, version, item) in answers.into_iter().flatten() {
             answered += 1;

@@ -155,7 +155,9 @@ impl Trouble {
     pub async fn again(&mut self, error: &watcher::Error) {
         let Self { kind, backoff } = self;
         // A list that is too old is the API's way to say that all has to be listed again.
-        if !matches!(error, watcher::Error::WatchError(status) if status.code == 410) && backoff.failures() == 0 {
+        if !matches!(error, watcher::Error::WatchError(status) if status.code == 410)
+            && backoff.failures() == 0
+        {
             let kind = kind.kind;
             warn!("the watch of {kind} failed, what is known of it is still served: {}", told(error));
         }

@@ -5,8 +5,8 @@
 
 use super::kinds::Kind;
 use super::references::{Wanted, references};
-use crate::source::document::written;
 use crate::resource::{Diagnostic, Object, ObjectHeader, ObjectRef, Reading, Record, Severity, read};
+use crate::source::document::written;
 use foldhash::fast::FixedState;
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::DynamicResourceScope;
@@ -51,11 +51,8 @@ impl Item {
     pub fn read(self, kind: &Kind, version: &str) -> Stored {
         let Self { metadata, text } = self;
         let key = key(&metadata);
-        let named = ObjectRef {
-            kind: kind.kind.to_owned(),
-            namespace: key.0.to_string(),
-            name: key.1.to_string(),
-        };
+        let named =
+            ObjectRef { kind: kind.kind.to_owned(), namespace: key.0.to_string(), name: key.1.to_string() };
         // It was read once to find its end, so it is JSON.
         let mut value: Value = serde_json::from_str(text.get()).unwrap_or_default();
         let status = value.as_object_mut().and_then(|object| object.remove("status"));

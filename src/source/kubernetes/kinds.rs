@@ -70,12 +70,7 @@ const KINDS: &[Kind] = &[
     ),
     built_in("", "Secret", "secrets", Part::Fields("type=kubernetes.io/tls")),
     // Helm's releases are the largest Secrets of a cluster, and the most frequently written.
-    built_in(
-        "",
-        "Secret",
-        "secrets",
-        Part::Referenced("type!=kubernetes.io/tls,type!=helm.sh/release.v1"),
-    ),
+    built_in("", "Secret", "secrets", Part::Referenced("type!=kubernetes.io/tls,type!=helm.sh/release.v1")),
     built_in("", "ConfigMap", "configmaps", Part::Referenced("metadata.name!=kube-root-ca.crt")),
 ];
 

@@ -135,8 +135,7 @@ impl Store {
 
     fn publish_references(&self) {
         self.references.send_if_modified(|references| {
-            if references.wanted.len() == self.wanted.len()
-                && references.wanted.iter().eq(self.wanted.keys())
+            if references.wanted.len() == self.wanted.len() && references.wanted.iter().eq(self.wanted.keys())
             {
                 return false;
             }
