@@ -61,10 +61,12 @@ const TABLE: &[Row] = &[
     ("resource", &[], &[]),
     ("source", &["config", "resource"], &["k8s_openapi", "kube"]),
     ("compile", &["filter", "host", "reply", "resource", "routing", "tls", "upstream"], &[]),
-    ("status", &["compile", "resource"], &["k8s_openapi", "kube"]),
+    ("bindings", &["compile", "config", "resource", "routing"], &[]),
+    ("status", &["bindings", "compile", "config", "resource", "routing"], &["k8s_openapi", "kube"]),
     (
         "control",
         &[
+            "bindings",
             "compile",
             "config",
             "listener",

@@ -1,9 +1,24 @@
 //! From what a compilation found to the conditions that the Gateway API prescribes. Pure: nothing is written
-//! here, and no clock is asked, so a condition's `lastTransitionTime` is for the writer to add.
+//! here, and no clock is asked, so a condition's `lastTransitionTime` is for the writer to add. What is written
+//! to the API server, by whom and when, is in `writer`, `keeper` and `lease`.
 
+mod address;
+mod class;
 mod condition;
+mod keeper;
+mod lease;
+mod merge;
+mod pace;
+mod publication;
+mod publish;
+mod services;
+mod writer;
 
+pub use address::reported;
 pub use condition::{Condition, GatewayStatus, ListenerStatus, ParentStatus, RouteKindStatus, RouteStatus};
+pub use lease::Leadership;
+pub use publication::{Publication, Publisher};
+pub use publish::Writing;
 
 use crate::compile::{GatewayReport, ListenerReport, ParentReport, RouteReport};
 use crate::resource::GATEWAY_GROUP;

@@ -1,0 +1,44 @@
+//! What the control path tells about the revision that is live, for others to read it in the API.
+
+use crate::bindings::Served;
+use crate::compile::{GatewayReport, RouteReport};
+use crate::resource::Snapshot;
+use crate::routing::SocketId;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What became of a snapshot. Everything that it says is served is being served.
+#[derive(Debug)]
+pub struct Publication {
+    pub snapshot: Snapshot,
+    /// The Gateways that are served, with their places.
+    pub served: Vec<Served>,
+    pub gateways: Vec<GatewayReport>,
+    pub routes: Vec<RouteReport>,
+    /// The sockets that are wanted: where they listen, or why they do not.
+    pub sockets: BTreeMap<SocketId, Result<Vec<SocketAddr>, String>>,
+}
+
+/// Where publications go. Of two that nobody has read yet the first is dropped.
+#[derive(Debug, Clone)]
+pub struct Publisher(watch::Sender<Option<Arc<Publication>>>);
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl Publisher {
+    /// Tells what the revision that is live now means.
+    pub fn publish(&self, publication: Publication) {
+        self.0.send_replace(Some(Arc::new(publication)));
+    }
+
+    /// What was told last, and what will be.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Publication>>> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,311 @@
+//! Writes statuses: only what changed, only by the replica that leads, and only what is already being served.
+//!
+//! ```text
+//! Publication (what is live) ──┐
+//! Records (what the API has) ──┼─▶ survey ─▶ jobs ─▶ PATCH …/status ─▶ Records
+//! Leadership ──────────────────┘      └─ the same as before: nothing to do
+//! ```
+//!
+//! Every patch carries the version of the object that it was made for. If the object has changed meanwhile, the
+//! API server refuses, and the next survey looks again.
+
+use super::address::{judge, reach};
+use super::class::{class, strange};
+use super::keeper::Keeper;
+use super::merge::{Shared, complaints, entries, only_counts, whole};
+use super::pace::Paces;
+use super::publication::Publication;
+use crate::bindings::Served;
+use crate::compile::{GatewayReport, RouteReport, Verdict};
+use crate::config::KubernetesSource;
+use crate::resource::{GatewayClass, ObjectRef, Record, Records, Resource};
+use foldhash::fast::FixedState;
+use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, error, warn};
+
+/// Patches that are under way at once.
+const AT_ONCE: usize = 8;
+/// Patches after which to look whether there is something newer to tell.
+const BATCH: usize = 128;
+/// Our own writes come back as news; they are looked at together.
+const ECHO: Duration = Duration::from_millis(20);
+const RETRY: Duration = Duration::from_secs(1);
+/// How often to ask which version of the Gateway API is installed.
+const BUNDLE_AGE: Duration = Duration::from_secs(300);
+
+/// The one who writes.
+pub(super) struct Writer {
+    pub client: Client,
+    pub records: Records,
+    pub config: KubernetesSource,
+    /// Trigate's own.
+    pub namespace: String,
+    pub publications: watch::Receiver<Option<Arc<Publication>>>,
+    pub leads: watch::Receiver<bool>,
+    pub keeper: Keeper,
+    /// What was found in order: what it should say, as a hash, and the record that says it.
+    pub settled: HashMap<ObjectRef, (u64, Arc<Record>)>,
+    pub paces: Paces,
+    pub bundle: Option<(Instant, Option<String>)>,
+    /// When to look again although nothing happened.
+    pub due: Option<Instant>,
+}
+
+/// Something whose status we write.
+enum Subject<'p> {
+    Class(&'p GatewayClass),
+    Gateway(&'p Served, &'p GatewayReport),
+    Route(&'p RouteReport),
+}
+
+/// A status to write.
+struct Job {
+    object: ObjectRef,
+    record: Arc<Record>,
+    desired: u64,
+    patch: Value,
+    complaints: Vec<(String, String, String)>,
+}
+
+impl Writer {
+    /// Never returns, unless nobody can publish any more.
+    pub async fn run(mut self) {
+        let mut changes = self.records.changes();
+        loop {
+            let due = self.due;
+            tokio::select! {
+                changed = self.publications.changed() => if changed.is_err() { return },
+                _ = changes.changed() => sleep(ECHO).await,
+                _ = self.leads.changed() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+            changes.mark_unchanged();
+            self.due = None;
+            if !*self.leads.borrow_and_update() {
+                // Somebody else writes: what is known to be in order will not stay so.
+                self.settled.clear();
+                self.keeper.forget();
+                continue;
+            }
+            let publication = self.publications.borrow_and_update().clone();
+            if let Some(publication) = publication {
+                self.round(&publication).await;
+            }
+        }
+    }
+
+    /// Writes what is not in order, or the first part of it.
+    async fn round(&mut self, publication: &Publication) {
+        self.ask_for_bundle().await;
+        if self.keeper.keep_services(publication).await {
+            self.look_again(RETRY);
+        }
+        let mut jobs = self.survey(publication);
+        if jobs.len() > BATCH {
+            jobs.truncate(BATCH);
+            self.due = Some(Instant::now());
+        }
+        let client = self.client.clone();
+        let written = futures::stream::iter(jobs).map(|job| {
+            let client = client.clone();
+            async move {
+                let answer = patch(&client, &job).await;
+                (job, answer)
+            }
+        });
+        let mut written = std::pin::pin!(written.buffer_unordered(AT_ONCE));
+        while let Some((job, answer)) = written.next().await {
+            self.note(job, answer);
+        }
+    }
+
+    fn note(&mut self, job: Job, answer: kube::Result<Record>) {
+        let Job { object, record, desired, patch: _, complaints } = job;
+        match answer {
+            Ok(written) => {
+                let written = Arc::new(written);
+                self.records.put(object.clone(), written.clone());
+                self.keeper.tell(&object, &record, complaints);
+                // Even if the API server understood something else: the same patch would not help.
+                self.settled.insert(object, (desired, written));
+            }
+            // The news of the other change, or of the end, are on their way.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
+                self.look_again(RETRY);
+            }
+            Err(kube::Error::Api(status)) if status.is_invalid() => {
+                error!("the API server does not take the status of {object}: {}", status.message);
+                self.settled.insert(object, (desired, record));
+            }
+            Err(error) => {
+                warn!("cannot write the status of {object}, it is tried again: {error}");
+                self.look_again(RETRY);
+            }
+        }
+    }
+
+    fn look_again(&mut self, after: Duration) {
+        let then = Instant::now() + after;
+        self.due = Some(self.due.map_or(then, |due| due.min(then)));
+    }
+
+    /// What there is to write.
+    fn survey(&mut self, publication: &Publication) -> Vec<Job> {
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let mut jobs = Vec::new();
+        for subject in subjects(publication, &self.config.controller_name) {
+            let object = subject.object();
+            let Some(record) = self.records.get(&object) else { continue };
+            let desired = self.desired(publication, &subject);
+            let hash = FixedState::default().hash_one(desired.to_string());
+            let settled = self.settled.get(&object);
+            if settled.is_some_and(|(before, known)| *before == hash && Arc::ptr_eq(known, &record)) {
+                continue;
+            }
+            let current = current(&record);
+            let patch = match desired {
+                Value::Array(parents) => {
+                    entries(&current, Shared::Parents, &self.config.controller_name, parents, &now)
+                }
+                status => whole(&current, status, &now),
+            };
+            match patch {
+                None => {
+                    self.settled.insert(object, (hash, record));
+                }
+                Some(patch) => {
+                    if let Some(later) = self.paces.later(&object, only_counts(&current, &patch)) {
+                        self.due = Some(self.due.map_or(later, |due| due.min(later)));
+                        continue;
+                    }
+                    let complaints = complaints(&current, &patch);
+                    jobs.push(Job { object, record, desired: hash, patch, complaints });
+                }
+            }
+        }
+        self.forget_gone(publication);
+        jobs
+    }
+
+    /// What a status should say: an object for one that is all ours, a list of entries for one that is shared.
+    fn desired(&self, publication: &Publication, subject: &Subject<'_>) -> Value {
+        let value = match subject {
+            Subject::Class(of) => {
+                let bundle = self.bundle.as_ref().and_then(|(_, version)| version.as_deref());
+                Ok(class(of, bundle))
+            }
+            Subject::Gateway(served, report) => return self.gateway(publication, served, report),
+            Subject::Route(report) => {
+                serde_json::to_value(super::route(report, &self.config.controller_name).parents)
+            }
+        };
+        value.expect("a status has nothing in it that JSON could not say")
+    }
+
+    fn gateway(&self, publication: &Publication, served: &Served, report: &GatewayReport) -> Value {
+        let reach = reach(publication, served, &self.config, &self.namespace, &self.records);
+        let mut report = judge(report.clone(), served, &reach);
+        let object = publication.snapshot.gateways.get(&report.namespace, &report.name);
+        let infrastructure = object.and_then(|entry| entry.object.spec.infrastructure.as_deref());
+        let parameters = infrastructure.and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
+        if let Some(message) = parameters.and_then(strange) {
+            report.programmed = Verdict::no("Invalid", message.clone());
+            report.accepted = Verdict::no("InvalidParameters", message);
+        }
+        let mut status = serde_json::to_value(super::gateway(&report)).unwrap_or_default();
+        status["addresses"] = Value::Array(reach.addresses);
+        status
+    }
+
+    fn forget_gone(&mut self, publication: &Publication) {
+        if self.settled.len() > 2 * publication.snapshot.len() {
+            self.settled.retain(|object, _| self.records.get(object).is_some());
+            self.paces.retain(|object| self.settled.contains_key(object));
+        }
+    }
+
+    /// Finds out which version of the Gateway API is installed, where that may be asked.
+    async fn ask_for_bundle(&mut self) {
+        if self.bundle.as_ref().is_some_and(|(asked, _)| asked.elapsed() < BUNDLE_AGE) {
+            return;
+        }
+        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(
+            self.client.clone(),
+            &ApiResource::from_gvk(&kind),
+        );
+        let version = match api.get("gatewayclasses.gateway.networking.k8s.io").await {
+            Ok(found) => found
+                .metadata
+                .annotations
+                .and_then(|annotations| annotations.get("gateway.networking.k8s.io/bundle-version").cloned()),
+            Err(error) => {
+                debug!("cannot ask for the version of the Gateway API: {error}");
+                None
+            }
+        };
+        self.bundle = Some((Instant::now(), version));
+    }
+}
+
+impl Subject<'_> {
+    fn object(&self) -> ObjectRef {
+        match self {
+            Self::Class(class) => class.reference(),
+            Self::Gateway(_, report) => ObjectRef {
+                kind: "Gateway".to_owned(),
+                namespace: report.namespace.clone(),
+                name: report.name.clone(),
+            },
+            Self::Route(report) => ObjectRef {
+                kind: report.route.kind.to_owned(),
+                namespace: report.route.namespace.clone(),
+                name: report.route.name.clone(),
+            },
+        }
+    }
+}
+
+fn subjects<'p>(publication: &'p Publication, controller: &'p str) -> impl Iterator<Item = Subject<'p>> {
+    let classes = publication.snapshot.gateway_classes.iter().map(|entry| &*entry.object);
+    let classes = classes.filter(move |class| *class.spec.controller_name == *controller).map(Subject::Class);
+    let gateways = publication.gateways.iter().filter_map(|report| {
+        let served = publication.served.iter().find(|served| served.binding.id == report.id)?;
+        Some(Subject::Gateway(served, report))
+    });
+    classes.chain(gateways).chain(publication.routes.iter().map(Subject::Route))
+}
+
+fn current(record: &Record) -> Value {
+    record.status.as_ref().and_then(|status| serde_json::from_str(status).ok()).unwrap_or_default()
+}
+
+async fn patch(client: &Client, job: &Job) -> kube::Result<Record> {
+    let Job { object, record, patch, .. } = job;
+    let (group, version) = record.api_version.split_once('/').unwrap_or(("", &record.api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &object.kind));
+    let api = match object.namespace.as_str() {
+        "" => Api::<DynamicObject>::all_with(client.clone(), &resource),
+        namespace => Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource),
+    };
+    let patch = json!({ "metadata": { "resourceVersion": &*record.resource_version }, "status": patch });
+    let written = api.patch_status(&object.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    Ok(Record {
+        api_version: record.api_version.clone(),
+        uid: written.metadata.uid.unwrap_or_default().into(),
+        resource_version: written.metadata.resource_version.unwrap_or_default().into(),
+        generation: written.metadata.generation,
+        status: written.data.get("status").map(|status| status.to_string().into()),
+    })
+}
