@@ -1,9 +1,9 @@
 //! `trigate check`: what would be served and what is wrong with it, without opening a socket.
 
 use super::counted;
+use crate::bindings::Bindings;
 use crate::compile::{Compiled, Severity, compile};
 use crate::config::{Config, Fault};
-use crate::control::bindings;
 use crate::routing::GatewayId;
 use crate::source::{Certificates, Files};
 use crate::tls::dev;
@@ -20,9 +20,11 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
     if !paths.is_empty() {
         config.source.files.paths = paths;
     }
-    let bindings = bindings(&config);
-    let compiled = compile(&files(&config)?.read(), &bindings);
-    let name = |id: GatewayId| bindings[usize::from(id.0)].name.as_str();
+    let snapshot = files(&config)?.read();
+    let served = Bindings::new(config.clone().into()).update(&snapshot, |_| Vec::new());
+    let bindings: Vec<_> = served.into_iter().map(|served| served.binding).collect();
+    let compiled = compile(&snapshot, &bindings);
+    let name = |id: GatewayId| bindings.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
     let listeners: Vec<_> = compiled.sockets.keys().map(|id| (name(id.gateway), id.port)).collect();
     let shared = config.shared_sockets(&listeners);
     if dump {

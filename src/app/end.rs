@@ -3,6 +3,7 @@
 use crate::admin::Order;
 use crate::config::Config;
 use crate::listener::Workers;
+use crate::status::Writing;
 use crate::telemetry::Server;
 use anyhow::Context;
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ pub struct End {
     pub server: Arc<Server>,
     pub signals: Signals,
     pub orders: mpsc::Receiver<Order>,
+    /// What writes to the cluster, if anything does.
+    pub writing: Option<Writing>,
 }
 
 /// The two signals that ask for an end.
@@ -33,6 +36,10 @@ impl End {
         let grace = self.asked().await;
         let timeout = self.config.drain.timeout;
         self.server.draining();
+        if let Some(writing) = self.writing.take() {
+            // Another replica may lead from now on; this one has other things to do.
+            tokio::spawn(writing.stop());
+        }
         info!("draining: sockets accept for {grace:?}, requests may finish for {timeout:?}");
         tokio::select! {
             left = self.workers.drain(grace, timeout) => {
@@ -90,7 +97,8 @@ impl Signals {
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) -> SignalKind {
+    /// Waits for one of them.
+    pub async fn next(&mut self) -> SignalKind {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),

@@ -1,9 +1,7 @@
 //! The three addresses that operators and probes ask, and what an operator may order there.
 
 use crate::admin::{Admin, LogLevel, Operations, Order, Surface, serve};
-use crate::compile::Binding;
 use crate::config::Config;
-use crate::control::bindings;
 use crate::live::Live;
 use crate::routing::{self, GatewayId, Page};
 use crate::telemetry::Registry;
@@ -27,8 +25,8 @@ pub async fn open(
     log_level: LogLevel,
 ) -> anyhow::Result<mpsc::Receiver<Order>> {
     let (orders, received) = mpsc::channel(WAITING_ORDERS);
-    let bindings = bindings(config);
-    let dump = Box::new(move || dump(&live, &bindings));
+    let names: Vec<String> = config.gateways.keys().cloned().collect();
+    let dump = Box::new(move || dump(&live, &names));
     let admin = Arc::new(Admin::new(registry, Operations { orders, dump, log_level }));
     for (table, address, surface) in [
         ("admin", config.admin.address, Surface::Admin),
@@ -47,11 +45,11 @@ pub fn cannot_bind(table: &str, address: SocketAddr) -> String {
 }
 
 /// The revision that serves, as text.
-fn dump(live: &Live, bindings: &[Binding]) -> String {
+fn dump(live: &Live, names: &[String]) -> String {
     let Some(revision) = live.load() else { return "no revision is live yet\n".to_owned() };
-    let name = |id: GatewayId| {
-        bindings.get(usize::from(id.0)).map_or_else(|| id.0.to_string(), |binding| binding.name.clone())
-    };
+    // Gateways that came later have no name in the configuration.
+    let name =
+        |id: GatewayId| names.get(usize::from(id.0)).cloned().unwrap_or_else(|| format!("gateway {}", id.0));
     let mut page = Page::default();
     page.entry(0, "revision", revision.number);
     routing::dump(&revision.table, name, &mut page);

@@ -9,8 +9,10 @@ use crate::control::Control;
 use crate::echo;
 use crate::listener::Workers;
 use crate::live::Live;
-use crate::source::{Certificates, Files};
+use crate::source::kubernetes::{Kubernetes, connect};
+use crate::source::{Certificates, Files, Source};
 use crate::stats;
+use crate::status::Writing;
 use crate::telemetry::{Registry, Server};
 use crate::tls::dev;
 use crate::upstream::{Clusters, Resolver};
@@ -51,7 +53,7 @@ async fn serve(
     authority: Option<PathBuf>,
     log_level: LogLevel,
 ) -> anyhow::Result<ExitCode> {
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let live = Arc::new(Live::default());
     let server = Arc::new(Server::new());
     let registry = Arc::new(Registry::new(server.clone(), config.runtime.workers()));
@@ -65,24 +67,40 @@ async fn serve(
     let workers = Arc::new(workers.context("cannot start the worker threads")?);
     let clusters = Clusters::new(Resolver::from_system().context("cannot use /etc/resolv.conf")?);
     let mut control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry)?;
-    let mut files = files(&config);
-    control.start(&files.read())?;
+    let (mut source, writing) = source(&config).await?;
+    if let Some(writing) = &writing {
+        control = control.publishing(source.records(), writing.publisher());
+    }
+    let first = tokio::select! {
+        first = source.first() => first,
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    control.start(first)?;
     server.initialized();
     if let Some(revision) = live.load() {
         let (sockets, authority) = (&control.opened(), authority.as_deref());
         print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
     }
-    let control = tokio::spawn(control.run(files));
-    let end = End { config, workers, server, signals, orders };
+    let control = tokio::spawn(control.run(source));
+    let end = End { config, workers, server, signals, orders, writing };
     tokio::select! {
         code = end.reached() => Ok(code),
         ended = control => Err(anyhow!("the control task ended early: {}", why(ended))),
     }
 }
 
-fn files(config: &Config) -> Files {
-    let certificates = Certificates::new(config.certificates.values().cloned());
-    Files::new(config.source.files.paths.clone()).with_certificates(certificates)
+/// Where objects come from, and who writes down there what became of them.
+async fn source(config: &Config) -> anyhow::Result<(Source, Option<Writing>)> {
+    let Some(kubernetes) = &config.source.kubernetes else {
+        let certificates = Certificates::new(config.certificates.values().cloned());
+        let files = Files::new(config.source.files.paths.clone()).with_certificates(certificates);
+        return Ok((Source::Files(files), None));
+    };
+    let client = connect(kubernetes).await?;
+    let source = Source::Kubernetes(Kubernetes::start(&client));
+    info!("waiting for the objects of the cluster");
+    let writing = kubernetes.write.then(|| Writing::start(&client, &source.records(), kubernetes));
+    Ok((source, writing))
 }
 
 /// Makes the development certificates that the configuration asks for and does not have. Returns the authority of

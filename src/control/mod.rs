@@ -1,30 +1,39 @@
 //! The loop: a snapshot in, a revision out. Only here are `live`, the clusters and the set of sockets changed.
 //!
 //! ```text
-//! Files ─ changed ─▶ Snapshot ─ compile ─▶ clusters, TLS ─▶ Revision ─ install ─▶ sockets close and open
+//! Source ─ changed ─▶ Snapshot ─ compile ─▶ clusters, TLS ─▶ Revision ─ install ─▶ sockets close and open
+//!                        └─ bindings: which Gateways, and where ──────────────────▶ Publication ─▶ status
 //! ```
 //!
 //! The order is what keeps the promise that no socket accepts before what it serves is live: a revision is
-//! installed first, then sockets that it has no more are closed, then new ones are opened.
+//! installed first, then sockets that it has no more are closed, then new ones are opened. What became of the
+//! snapshot is published last, so that nothing is called served before it is.
 
 mod sockets;
 mod told;
 
 pub use sockets::Opened;
 
-use crate::compile::{Binding, Certificates, Compiled, Severity, SocketSpec, compile_after};
-use crate::config::{self, Config, ConfigError};
+use crate::bindings::{Bindings, Served};
+use crate::compile::{
+    Binding, Certificates, Compiled, GatewayReport, RouteReport, Severity, SocketSpec, compile_after,
+    endpoints,
+};
+use crate::config::{Config, ConfigError};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::Gateway;
-use crate::routing::GatewayId;
-use crate::source::{Files, Snapshot};
+use crate::resource::{ObjectRef, Records, Snapshot};
+use crate::routing::SocketId;
+use crate::source::{Change, Source};
+use crate::status::{Publication, Publisher, reported};
 use crate::telemetry::{Registry, Revised};
 use crate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
-use crate::upstream::Clusters;
+use crate::upstream::{Clusters, EndpointsKey};
 use sockets::{Sockets, Wanted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -37,13 +46,19 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What changes the configuration that serves.
 pub struct Control {
     config: Arc<Config>,
-    bindings: Vec<Binding>,
+    bindings: Bindings,
+    served: Vec<Served>,
+    /// What the API server knows of objects, and where what is live is published for it.
+    records: Records,
+    publisher: Publisher,
     live: Arc<Live>,
     registry: Arc<Registry>,
     clusters: Clusters,
     tls: TlsShared,
     certificates: Certificates,
     sockets: Sockets,
+    /// The endpoint sets of the revision that is live.
+    endpoints: BTreeSet<EndpointsKey>,
     told: Told,
     /// How many revisions were installed.
     number: u64,
@@ -61,70 +76,109 @@ impl Control {
         clusters: Clusters,
         registry: Arc<Registry>,
     ) -> anyhow::Result<Self> {
-        let gateways = config.gateways.iter().zip(0..);
-        let gateways = gateways
-            .map(|((name, gateway), id)| Arc::new(gateway_of(&config, name, gateway, GatewayId(id))))
-            .collect();
         Ok(Self {
-            bindings: bindings(&config),
-            sockets: Sockets::new(config.clone(), workers, gateways),
+            bindings: Bindings::new(config.clone()),
+            served: Vec::new(),
+            records: Records::default(),
+            publisher: Publisher::default(),
+            sockets: Sockets::new(workers),
             config,
             live,
             registry,
             clusters,
             tls: TlsShared::new()?,
             certificates: Certificates::default(),
+            endpoints: BTreeSet::new(),
             told: Told::default(),
             number: 0,
         })
+    }
+
+    /// The same, for a source that has records, publishing what becomes of its objects.
+    pub fn publishing(mut self, records: Records, publisher: Publisher) -> Self {
+        self.records = records;
+        self.publisher = publisher;
+        self
     }
 
     /// Serves the first snapshot.
     ///
     /// # Errors
     /// Two gateways need one socket, or a socket cannot be opened: a start that serves less than it was told to
-    /// would be found out by its users.
-    pub fn start(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+    /// would be found out by its users. Where objects come from Kubernetes, a Gateway's status tells instead.
+    pub fn start(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
         let began = Instant::now();
-        let compiled = self.compile(snapshot);
+        let compiled = self.compile(&snapshot);
         let listeners = compiled.sockets.keys().map(|id| (self.sockets.gateway(*id), id.port));
         let shared = self.config.shared_sockets(&listeners.collect::<Vec<_>>());
         if !shared.is_empty() {
             return Err(ConfigError::Faulty(shared).into());
         }
-        self.install(compiled, began);
-        let failed = self.sockets.open_missing();
-        self.registry.set_sockets(self.sockets.observed());
+        let (gateways, routes) = self.install(compiled, began);
+        let failed = self.open_missing();
+        self.publish(snapshot, gateways, routes, &failed);
         match failed.into_iter().next() {
-            Some((_, error)) => Err(error.into()),
-            None => Ok(()),
+            Some((_, error)) if self.config.source.kubernetes.is_none() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
     /// Serves every later snapshot.
-    pub async fn run(mut self, mut files: Files) -> Infallible {
+    pub async fn run(mut self, mut source: Source) -> Infallible {
         loop {
             let change = match self.sockets.are_open() {
-                true => Some(files.changed().await),
-                false => timeout(RETRY, files.changed()).await.ok(),
+                true => Some(source.changed().await),
+                false => timeout(RETRY, source.changed()).await.ok(),
             };
             // Compiling takes its time; the other tasks of this runtime go on meanwhile.
-            tokio::task::block_in_place(|| self.follow(change.as_ref()));
+            tokio::task::block_in_place(|| match change {
+                Some(Change { snapshot, endpoints_only: true }) => self.follow_endpoints(&snapshot),
+                Some(Change { snapshot, endpoints_only: false }) => self.follow(snapshot),
+                None => self.retry(),
+            });
         }
     }
 
-    fn follow(&mut self, change: Option<&Snapshot>) {
-        if let Some(snapshot) = change {
-            let began = Instant::now();
-            let compiled = self.compile(snapshot);
-            self.install(compiled, began);
-            info!("revision {} is live after {:.1?}", self.number, began.elapsed());
-        }
-        for (id, error) in self.sockets.open_missing() {
-            let gateway = self.sockets.gateway(id);
+    fn follow(&mut self, snapshot: Snapshot) {
+        let began = Instant::now();
+        let compiled = self.compile(&snapshot);
+        let (gateways, routes) = self.install(compiled, began);
+        info!("revision {} is live after {:.1?}", self.number, began.elapsed());
+        let failed = self.open_missing();
+        self.publish(snapshot, gateways, routes, &failed);
+    }
+
+    /// Endpoints come and go far more often than routes do, and need no new revision.
+    fn follow_endpoints(&mut self, snapshot: &Snapshot) {
+        self.clusters.update_endpoints(endpoints(snapshot, &self.endpoints));
+    }
+
+    /// Tries again to open what could not be opened.
+    fn retry(&mut self) {
+        let failed = self.open_missing();
+        let sockets = self.sockets.outcome(&failed);
+        self.publisher.amend(|publication| publication.sockets = sockets);
+    }
+
+    fn open_missing(&mut self) -> Vec<(SocketId, io::Error)> {
+        let failed = self.sockets.open_missing();
+        for (id, error) in &failed {
+            let gateway = self.sockets.gateway(*id);
             error!("gateway {gateway} does not serve its port {}, it is tried again: {error}", id.port);
         }
         self.registry.set_sockets(self.sockets.observed());
+        failed
+    }
+
+    fn publish(
+        &self,
+        snapshot: Snapshot,
+        gateways: Vec<GatewayReport>,
+        routes: Vec<RouteReport>,
+        failed: &[(SocketId, io::Error)],
+    ) {
+        let (served, sockets) = (self.served.clone(), self.sockets.outcome(failed));
+        self.publisher.publish(Publication { snapshot, served, gateways, routes, sockets });
     }
 
     /// The sockets that are open.
@@ -133,34 +187,42 @@ impl Control {
     }
 
     fn compile(&mut self, snapshot: &Snapshot) -> Compiled {
-        let mut compiled = compile_after(snapshot, &self.bindings, &self.certificates);
+        let records = self.records.clone();
+        self.served = self.bindings.update(snapshot, |gateway| {
+            let (namespace, name) = (gateway.namespace.clone(), gateway.name.clone());
+            let record = records.get(&ObjectRef { kind: "Gateway".to_owned(), namespace, name });
+            record.and_then(|record| record.status.clone()).map_or_else(Vec::new, |status| reported(&status))
+        });
+        for served in &self.served {
+            self.sockets.know(served.binding.id, || gateway_of(&self.config, &served.binding));
+        }
+        let bindings: Vec<Binding> = self.served.iter().map(|served| served.binding.clone()).collect();
+        let mut compiled = compile_after(snapshot, &bindings, &self.certificates);
+        if self.config.source.kubernetes.is_some() {
+            // In a cluster, a Gateway that is not ours is somebody else's.
+            compiled.diagnostics.retain(|diagnostic| diagnostic.reason != "NotBound");
+        }
         self.certificates = std::mem::take(&mut compiled.certificates);
         self.told.tell(&compiled.diagnostics);
         compiled
     }
 
-    /// Makes a compiled snapshot the revision that serves, and closes the sockets that it has no more.
-    fn install(&mut self, compiled: Compiled, began: Instant) {
-        let Compiled {
-            table,
-            clusters,
-            endpoints,
-            sockets,
-            diagnostics,
-            certificates: _,
-            gateways: _,
-            routes,
-        } = compiled;
+    /// Makes a compiled snapshot the revision that serves, and closes the sockets that it has no more. Returns
+    /// what became of Gateways and routes.
+    fn install(&mut self, compiled: Compiled, began: Instant) -> (Vec<GatewayReport>, Vec<RouteReport>) {
+        let Compiled { table, clusters, endpoints, sockets, diagnostics, certificates: _, gateways, routes } =
+            compiled;
+        self.endpoints = endpoints.keys().cloned().collect();
         let clusters = self.clusters.reconcile(clusters, endpoints);
         let mut tls = Vec::new();
         let mut wanted = BTreeMap::new();
         for (id, spec) in sockets {
-            let SocketSpec::Tls(listeners) = &spec else {
-                wanted.insert(id, Wanted::default());
-                continue;
-            };
-            tls.push((id, Arc::new(TlsSocket::build(listeners, &self.tls))));
-            wanted.insert(id, Wanted { tls: true, certificates: served(listeners) });
+            let Some(mut socket) = self.wanted(id) else { continue };
+            if let SocketSpec::Tls(listeners) = &spec {
+                tls.push((id, Arc::new(TlsSocket::build(listeners, &self.tls))));
+                socket = Wanted { tls: true, certificates: certificates_of(listeners), ..socket };
+            }
+            wanted.insert(id, socket);
         }
         self.number += 1;
         let number = self.number;
@@ -176,33 +238,34 @@ impl Control {
         });
         self.live.install(Revision { number, table, clusters, tls });
         self.sockets.want(wanted);
+        (gateways, routes)
+    }
+
+    /// A socket in clear text; `None` for a Gateway that has no place to listen.
+    fn wanted(&mut self, id: SocketId) -> Option<Wanted> {
+        let served = self.served.iter().find(|served| served.binding.id == id.gateway)?;
+        let addresses = self.bindings.sockets(served, id.port);
+        let configured = self.config.gateways.get(&served.binding.name);
+        let proxy_protocol = configured.map(|gateway| gateway.proxy_protocol).unwrap_or_default();
+        let wanted = Wanted { tls: false, addresses, proxy_protocol, certificates: Vec::new() };
+        (!wanted.addresses.is_empty()).then_some(wanted)
     }
 }
 
-/// Which Gateway objects the gateways of a configuration serve.
-pub fn bindings(config: &Config) -> Vec<Binding> {
-    let bindings = config.gateways.iter().zip(0..).map(|((name, gateway), id)| Binding {
-        id: GatewayId(id),
-        name: name.clone(),
-        namespace: gateway.object.namespace.clone(),
-        object: gateway.object.name.clone(),
-    });
-    bindings.collect()
-}
-
 /// A gateway as the data path knows it.
-fn gateway_of(config: &Config, name: &str, gateway: &config::Gateway, id: GatewayId) -> Gateway {
+fn gateway_of(config: &Config, binding: &Binding) -> Gateway {
+    let configured = config.gateways.get(&binding.name);
     Gateway {
-        id,
-        name: name.to_owned(),
-        trusted_proxies: gateway.trusted_proxies.clone(),
-        trusted_hops: gateway.trusted_hops,
+        id: binding.id,
+        name: binding.name.clone(),
+        trusted_proxies: configured.map(|gateway| gateway.trusted_proxies.clone()).unwrap_or_default(),
+        trusted_hops: configured.map(|gateway| gateway.trusted_hops).unwrap_or_default(),
         limits: config.limits,
     }
 }
 
 /// The certificates of a socket, each once.
-fn served(listeners: &[TlsListener]) -> Vec<Arc<Certificate>> {
+fn certificates_of(listeners: &[TlsListener]) -> Vec<Arc<Certificate>> {
     let mut served = BTreeMap::new();
     for TlsListener { hostname: _, mode } in listeners {
         let TlsMode::Terminate { certificates } = mode;

@@ -1,9 +1,9 @@
 //! The sockets of all gateways: what a revision wants, what is open, and what both are called in the metrics.
 
-use crate::config::Config;
+use crate::config::ProxyProtocol;
 use crate::listener::{SocketOptions, Workers};
 use crate::proxy::Gateway;
-use crate::routing::SocketId;
+use crate::routing::{GatewayId, SocketId};
 use crate::telemetry::{HttpStats, ListenerStats, Socket};
 use crate::tls::Certificate;
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use tracing::info;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     pub tls: bool,
+    pub addresses: Vec<SocketAddr>,
+    pub proxy_protocol: ProxyProtocol,
     /// What it serves over TLS.
     pub certificates: Vec<Arc<Certificate>>,
 }
@@ -28,6 +30,8 @@ pub struct Opened {
     pub gateway: String,
     pub tls: bool,
     pub addresses: Vec<SocketAddr>,
+    /// The addresses that it was asked for: a port of 0 is not what is bound then.
+    asked: Vec<SocketAddr>,
 }
 
 /// The counters of a socket, which outlive it: a port that comes back goes on counting.
@@ -39,10 +43,9 @@ struct Stats {
 
 /// All sockets.
 pub(super) struct Sockets {
-    config: Arc<Config>,
     workers: Arc<Workers>,
-    /// By `GatewayId`.
-    gateways: Vec<Arc<Gateway>>,
+    /// They stay the same for as long as the process runs.
+    gateways: BTreeMap<GatewayId, Arc<Gateway>>,
     wanted: BTreeMap<SocketId, Wanted>,
     open: BTreeMap<SocketId, Opened>,
     stats: BTreeMap<(SocketId, bool), Stats>,
@@ -50,14 +53,19 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// None so far.
-    pub fn new(config: Arc<Config>, workers: Arc<Workers>, gateways: Vec<Arc<Gateway>>) -> Self {
+    pub fn new(workers: Arc<Workers>) -> Self {
         let (wanted, open, stats) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { config, workers, gateways, wanted, open, stats }
+        Self { workers, gateways: BTreeMap::new(), wanted, open, stats }
+    }
+
+    /// Makes a gateway known that may have sockets.
+    pub fn know(&mut self, id: GatewayId, gateway: impl FnOnce() -> Gateway) {
+        self.gateways.entry(id).or_insert_with(|| Arc::new(gateway()));
     }
 
     /// The name of the gateway that a socket belongs to.
     pub fn gateway(&self, id: SocketId) -> &str {
-        &self.gateways[usize::from(id.gateway.0)].name
+        self.gateways.get(&id.gateway).map_or("", |gateway| &gateway.name)
     }
 
     /// From now on these are wanted. Closes what is open and not one of them.
@@ -65,7 +73,9 @@ impl Sockets {
         self.wanted = wanted;
         let (workers, wanted) = (&self.workers, &self.wanted);
         self.open.retain(|id, opened| {
-            let stays = wanted.get(id).is_some_and(|wanted| wanted.tls == opened.tls);
+            let stays = wanted
+                .get(id)
+                .is_some_and(|wanted| wanted.tls == opened.tls && wanted.addresses == opened.asked);
             if !stays {
                 workers.close(*id);
                 info!("gateway {} has closed its port {}", opened.gateway, id.port);
@@ -77,10 +87,10 @@ impl Sockets {
     /// Opens what is wanted and not open; returns what cannot be.
     pub fn open_missing(&mut self) -> Vec<(SocketId, io::Error)> {
         let missing = self.wanted.iter().filter(|(id, _)| !self.open.contains_key(id));
-        let missing: Vec<_> = missing.map(|(id, wanted)| (*id, wanted.tls)).collect();
+        let missing: Vec<_> = missing.map(|(id, wanted)| (*id, wanted.clone())).collect();
         let mut failed = Vec::new();
-        for (id, tls) in missing {
-            match self.open(id, tls) {
+        for (id, wanted) in missing {
+            match self.open(id, wanted) {
                 Ok(opened) => {
                     self.open.insert(id, opened);
                 }
@@ -90,10 +100,21 @@ impl Sockets {
         failed
     }
 
-    fn open(&mut self, id: SocketId, tls: bool) -> io::Result<Opened> {
-        let gateway = self.gateways[usize::from(id.gateway.0)].clone();
-        let config = &self.config.gateways[&gateway.name];
-        let addresses = config.addresses(id.port);
+    /// Where all that is wanted listens, or why it does not, as far as it is known from the last try.
+    pub fn outcome(
+        &self,
+        failed: &[(SocketId, io::Error)],
+    ) -> BTreeMap<SocketId, Result<Vec<SocketAddr>, String>> {
+        let open = self.open.iter().map(|(id, opened)| (*id, Ok(opened.addresses.clone())));
+        open.chain(failed.iter().map(|(id, error)| (*id, Err(error.to_string())))).collect()
+    }
+
+    fn open(&mut self, id: SocketId, wanted: Wanted) -> io::Result<Opened> {
+        let Wanted { tls, addresses, proxy_protocol, certificates: _ } = wanted;
+        let Some(gateway) = self.gateways.get(&id.gateway).cloned() else {
+            return Err(io::Error::other("it belongs to no gateway"));
+        };
+        let asked = addresses.clone();
         let named = addresses.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], id.port).into());
         let Stats { http, listener } = self
             .stats
@@ -104,10 +125,9 @@ impl Sockets {
             })
             .clone();
         let name = gateway.name.clone();
-        let proxy_protocol = config.proxy_protocol;
         let options = SocketOptions { id, tls, addresses, gateway, proxy_protocol, http, stats: listener };
         let addresses = self.workers.open(options)?;
-        Ok(Opened { id, gateway: name, tls, addresses })
+        Ok(Opened { id, gateway: name, tls, addresses, asked })
     }
 
     /// Whether all that is wanted is open.
@@ -122,7 +142,7 @@ impl Sockets {
 
     /// What is open, for observers.
     pub fn observed(&self) -> Vec<Socket> {
-        let sockets = self.open.values().filter_map(|Opened { id, gateway, tls, addresses }| {
+        let sockets = self.open.values().filter_map(|Opened { id, gateway, tls, addresses, asked: _ }| {
             let Stats { http, listener } = self.stats.get(&(*id, *tls))?.clone();
             let certificates =
                 self.wanted.get(id).map(|wanted| wanted.certificates.clone()).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// What became of a snapshot. Everything that it says is served is being served.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Publication {
     pub snapshot: Snapshot,
     /// The Gateways that are served, with their places.
@@ -35,6 +35,18 @@ impl Publisher {
     /// Tells what the revision that is live now means.
     pub fn publish(&self, publication: Publication) {
         self.0.send_replace(Some(Arc::new(publication)));
+    }
+
+    /// Changes what was told last, if anything was.
+    pub fn amend(&self, change: impl FnOnce(&mut Publication)) {
+        let last = self.0.borrow().clone();
+        if let Some(last) = last {
+            let mut next = Publication::clone(&last);
+            change(&mut next);
+            if next.sockets != last.sockets {
+                self.publish(next);
+            }
+        }
     }
 
     /// What was told last, and what will be.

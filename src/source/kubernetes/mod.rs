@@ -20,8 +20,9 @@ mod kinds;
 mod references;
 mod store;
 
+use super::Change;
 use crate::config::KubernetesSource;
-use crate::resource::{Records, Snapshot};
+use crate::resource::Records;
 use discovery::{Installed, discover};
 use fetch::{References, follow_references};
 use follow::{Discovered, News, Outlet, follow};
@@ -48,14 +49,6 @@ const BACKLOG: usize = 256;
 /// An answer or an event must begin within this time; above the length of a watch.
 const READ_TIMEOUT: Duration = Duration::from_secs(follow::WATCH_SECONDS as u64 + 10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// All objects after a change.
-#[derive(Debug)]
-pub struct Change {
-    pub snapshot: Snapshot,
-    /// Nothing but endpoints is different from the last one.
-    pub endpoints_only: bool,
-}
 
 /// The objects of a cluster.
 pub struct Kubernetes {
