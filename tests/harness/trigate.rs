@@ -88,6 +88,13 @@ impl Builder {
         self
     }
 
+    /// Reads its objects from the API server of this kubeconfig instead of from files.
+    pub fn from_cluster(mut self, kubeconfig: &Path) -> Self {
+        self.settings.remove("source");
+        self.default_gateways = false;
+        self.set("source.kubernetes.kubeconfig", kubeconfig.display().to_string())
+    }
+
     /// Leaves the three Gateways and their certificate to the test.
     pub fn without_gateways(mut self) -> Self {
         self.default_gateways = false;

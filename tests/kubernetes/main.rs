@@ -1,0 +1,35 @@
+//! Kubernetes as the source, against a real API server: what is applied is served, and status tells the truth.
+//!
+//! Skipped, with a word, where Go or the API server's starter is missing.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cluster;
+mod gateways;
+mod leader;
+mod recovery;
+mod serving;
+mod status;
+
+use cluster::Place;
+use harness::trigate::Builder;
+use harness::upstream::Upstream;
+
+/// A gateway process that serves the Gateway `external` of a place.
+fn trigate(place: &Place) -> Builder {
+    Builder::new()
+        .from_cluster(&place.kubeconfig)
+        .set("gateways.external.object", format!("{}/external", place.namespace))
+        .set("source.kubernetes.controller_name", place.controller.clone())
+        .set("source.kubernetes.namespace", place.namespace.clone())
+        .set("source.kubernetes.service.type", "None")
+}
+
+/// The Gateway `external` and the Service `app` with an upstream behind it.
+async fn with_app(place: &Place) -> Upstream {
+    let upstream = Upstream::echo("app").await;
+    place.apply(&place.gateway("external")).await;
+    place.apply(&place.app(upstream.address.port())).await;
+    upstream
+}

@@ -1,0 +1,86 @@
+//! The API server crashes, and kinds come and go.
+
+use crate::cluster::{Cluster, Place};
+use crate::harness::client::{Ask, Client};
+use crate::harness::eventually;
+use crate::{trigate, with_app};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn own_cluster() -> Option<Cluster> {
+    tokio::task::spawn_blocking(Cluster::start).await.expect("it does not panic")
+}
+
+#[tokio::test]
+async fn the_last_revision_serves_while_the_api_server_is_gone_and_news_follow_when_it_is_back() {
+    let Some(cluster) = own_cluster().await else { return };
+    let place = Place::of(&cluster.kubeconfig).await;
+    let _upstream = with_app(&place).await;
+    place.apply(&place.route("app", "external", "app.test")).await;
+    let trigate = trigate(&place).start().await;
+    trigate.until_status(trigate.external.http, "app.test", "/", 200).await;
+    cluster.crash();
+    let back = tokio::task::spawn_blocking(move || {
+        cluster.back();
+        cluster
+    });
+    let mut asked = 0;
+    while !back.is_finished() {
+        let answer = Client::http1(trigate.external.http).await.send(Ask::get("app.test", "/")).await;
+        assert_eq!(answer.status, 200);
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(asked > 0);
+    let _cluster = back.await.expect("it is back");
+    place.apply(&place.route("late", "external", "late.test")).await;
+    trigate.until_status(trigate.external.http, "late.test", "/", 200).await;
+}
+
+#[tokio::test]
+async fn kinds_may_be_missing_and_come_later() {
+    let Some(cluster) = own_cluster().await else { return };
+    let place = Place::of(&cluster.kubeconfig).await;
+    let _upstream = with_app(&place).await;
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "httproutes.gateway.networking.k8s.io" },
+    });
+    let definition = place.get(&crd).await.expect("the kind is installed");
+    place.apply(&place.route("app", "external", "app.test")).await;
+    let trigate = trigate(&place).start().await;
+    trigate.until_status(trigate.external.http, "app.test", "/", 200).await;
+    place.delete(&crd).await;
+    trigate.until_status(trigate.external.http, "app.test", "/", 404).await;
+    let gone = || async { place.get(&crd).await.is_none().then_some(()) };
+    eventually("the kind is gone", gone).await;
+    place.apply(&fresh(&definition)).await;
+    let established = |found: &Value| {
+        found["status"]["conditions"].to_string().contains("no conflicts found")
+            && found["status"]["acceptedNames"]["kind"] == "HTTPRoute"
+    };
+    place.until(&crd, "the kind is back", established).await;
+    let route = place.route("again", "external", "again.test");
+    let mut tries = 0;
+    let applied = async {
+        // The API server takes a moment to know the kind again.
+        while place.try_apply(&route).await.is_err() {
+            tries += 1;
+            assert!(tries < 200, "the kind is not served");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    applied.await;
+    trigate.until_status(trigate.external.http, "again.test", "/", 200).await;
+}
+
+/// A definition as its author wrote it.
+fn fresh(definition: &Value) -> Value {
+    json!({
+        "apiVersion": definition["apiVersion"], "kind": definition["kind"],
+        "metadata": {
+            "name": definition["metadata"]["name"], "annotations": definition["metadata"]["annotations"],
+        },
+        "spec": definition["spec"],
+    })
+}

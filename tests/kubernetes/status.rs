@@ -1,0 +1,151 @@
+//! What `kubectl describe` shows is so.
+
+use crate::cluster::{Place, condition, verdict};
+use crate::harness::eventually;
+use crate::{trigate, with_app};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+#[tokio::test]
+async fn classes_and_gateways_are_accepted_with_their_generation() {
+    let Some(place) = Place::shared().await else { return };
+    let _trigate = trigate(&place).start().await;
+    let class = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": { "name": place.class },
+    });
+    let accepted = |found: &Value| verdict(&found["status"]["conditions"], "Accepted") == "True/Accepted";
+    let found = place.until(&class, "the class is accepted", accepted).await;
+    assert_eq!(verdict(&found["status"]["conditions"], "SupportedVersion"), "True/SupportedVersion");
+    let features = found["status"]["supportedFeatures"].as_array().expect("features");
+    assert!(features.contains(&json!({ "name": "HTTPRoute" })), "{features:?}");
+    let mut gateway = place.gateway("external");
+    place.apply(&gateway).await;
+    gateway["spec"]["listeners"] = json!([
+        { "name": "http", "port": 80, "protocol": "HTTP" },
+        { "name": "strange", "port": 81, "protocol": "test.dev/strange" },
+    ]);
+    place.apply(&gateway).await;
+    let settled = |found: &Value| {
+        let generation = &found["metadata"]["generation"];
+        let conditions = &found["status"]["conditions"];
+        let current = |condition: &Value| condition["observedGeneration"] == *generation;
+        *generation == 2 && conditions.as_array().is_some_and(|all| all.len() >= 2 && all.iter().all(current))
+    };
+    let found = place.until(&gateway, "the second generation is observed", settled).await;
+    assert_eq!(verdict(&found["status"]["conditions"], "Accepted"), "True/ListenersNotValid");
+    assert_eq!(verdict(&found["status"]["conditions"], "Programmed"), "True/Programmed");
+    let names: Vec<&Value> =
+        found["status"]["listeners"].as_array().expect("listeners").iter().map(|l| &l["name"]).collect();
+    assert_eq!(names, ["http", "strange"]);
+    let address = &found["status"]["addresses"][0];
+    assert_eq!(address["type"], "IPAddress", "{found:#}");
+}
+
+#[tokio::test]
+async fn other_controllers_keep_their_parents_and_stale_ones_of_ours_go() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let _trigate = trigate(&place).start().await;
+    let mut route = place.route("app", "external", "app.test");
+    route["spec"]["parentRefs"] =
+        json!([{ "name": "external", "sectionName": "http" }, { "name": "theirs" }]);
+    place.apply(&route).await;
+    let ours = |found: &Value| {
+        let parents = found["status"]["parents"].as_array().cloned().unwrap_or_default();
+        parents
+            .into_iter()
+            .filter(|parent| parent["controllerName"] == place.controller.as_str())
+            .collect::<Vec<_>>()
+    };
+    let found = place.until(&route, "our parent is there", |found| !ours(found).is_empty()).await;
+    assert_eq!(ours(&found).len(), 1, "{found:#}");
+    assert_eq!(ours(&found)[0]["parentRef"]["sectionName"], "http");
+    let mut parents = found["status"]["parents"].as_array().cloned().unwrap_or_default();
+    parents.push(json!({
+        "controllerName": "example.com/other", "parentRef": { "name": "theirs" },
+        "conditions": [{
+            "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }],
+    }));
+    place.patch_status(&route, &json!({ "parents": parents })).await;
+    route["spec"]["parentRefs"] = json!([{ "name": "theirs" }]);
+    place.apply(&route).await;
+    let found = place.until(&route, "our entry is gone", |found| ours(found).is_empty()).await;
+    assert_eq!(found["status"]["parents"][0]["controllerName"], "example.com/other");
+    assert_eq!(found["status"]["parents"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_in_conditions_and_events() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let _trigate = trigate(&place).start().await;
+    let mut route = place.route("broken", "external", "broken.test");
+    route["spec"]["rules"] = json!([{ "backendRefs": [{ "name": "appp", "port": 80 }] }]);
+    place.apply(&route).await;
+    let told = |found: &Value| {
+        verdict(&found["status"]["parents"][0]["conditions"], "ResolvedRefs") == "False/BackendNotFound"
+    };
+    let found = place.until(&route, "the missing Service is told", told).await;
+    let first =
+        condition(&found["status"]["parents"][0]["conditions"], "ResolvedRefs").cloned().expect("it is told");
+    assert!(first["message"].as_str().is_some_and(|text| text.contains("app")), "{first}");
+    let events =
+        kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(place.client.clone(), &place.namespace);
+    let events = &events;
+    let told = || async move {
+        let found = events.list(&kube::api::ListParams::default()).await.expect("a list").items;
+        found.into_iter().find(|event| event.reason.as_deref() == Some("BackendNotFound"))
+    };
+    let (event, _) = eventually("an Event", told).await;
+    assert_eq!(event.regarding.and_then(|object| object.name).as_deref(), Some("broken"));
+    // Another message is no transition.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    route["spec"]["rules"] = json!([{ "backendRefs": [{ "name": "zzz", "port": 80 }] }]);
+    place.apply(&route).await;
+    let other = |found: &Value| {
+        let now = condition(&found["status"]["parents"][0]["conditions"], "ResolvedRefs");
+        now.is_some_and(|now| now["message"] != first["message"])
+    };
+    let found = place.until(&route, "the other missing Service is told", other).await;
+    let now =
+        condition(&found["status"]["parents"][0]["conditions"], "ResolvedRefs").cloned().expect("it is told");
+    assert_eq!(now["lastTransitionTime"], first["lastTransitionTime"]);
+}
+
+#[tokio::test]
+async fn many_routes_at_one_gateway_are_few_writes_of_it() {
+    const ROUTES: usize = 300;
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let _trigate = trigate(&place).start().await;
+    let gateway = place.gateway("external");
+    let programmed =
+        |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
+    place.until(&gateway, "it is programmed", programmed).await;
+    let seen = std::sync::Mutex::new(BTreeSet::new());
+    let writing = async {
+        for number in 0..ROUTES {
+            place
+                .apply(&place.route(&format!("app-{number}"), "external", &format!("app-{number}.test")))
+                .await;
+        }
+    };
+    let watching = async {
+        loop {
+            let found = place.get(&gateway).await.expect("it is there");
+            seen.lock().expect("nobody panics").insert(found["metadata"]["resourceVersion"].to_string());
+            if found["status"]["listeners"][0]["attachedRoutes"] == ROUTES {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::join!(writing, tokio::time::timeout(Duration::from_secs(60), watching))
+        .1
+        .expect("all are counted");
+    let writes = seen.lock().expect("nobody panics").len();
+    assert!(writes <= 20, "{writes} writes");
+}
