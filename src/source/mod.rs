@@ -16,7 +16,7 @@ pub use certificates::Certificates;
 pub use files::{Files, read_text};
 pub use pinpoint::pinpoint;
 
-use crate::resource::{Records, Snapshot};
+use crate::resource::Records;
 use kubernetes::Kubernetes;
 use std::io;
 

@@ -24,6 +24,9 @@ const EVENTS: usize = 4;
 /// The API takes no longer notes, in bytes.
 const LONGEST_NOTE: usize = 1000;
 
+/// Namespace and name.
+type Name = (String, String);
+
 /// Who keeps Services and tells Events.
 pub(super) struct Keeper {
     client: Client,
@@ -32,12 +35,12 @@ pub(super) struct Keeper {
     namespace: String,
     recorder: Recorder,
     /// Services that were found in order: what they should be, as a hash, and the record of what they are.
-    settled: HashMap<(String, String), (u64, Option<Arc<Record>>)>,
+    settled: HashMap<Name, (u64, Option<Arc<Record>>)>,
 }
 
 /// A Service to look after.
 struct Task {
-    key: (String, String),
+    key: Name,
     desired: Value,
     hash: u64,
     record: Option<Arc<Record>>,

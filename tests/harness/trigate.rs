@@ -89,7 +89,7 @@ impl Builder {
     }
 
     /// Reads its objects from the API server of this kubeconfig instead of from files.
-    pub fn from_cluster(mut self, kubeconfig: &Path) -> Self {
+    pub fn in_cluster(mut self, kubeconfig: &Path) -> Self {
         self.settings.remove("source");
         self.default_gateways = false;
         self.set("source.kubernetes.kubeconfig", kubeconfig.display().to_string())

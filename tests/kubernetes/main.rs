@@ -19,7 +19,7 @@ use harness::upstream::Upstream;
 /// A gateway process that serves the Gateway `external` of a place.
 fn trigate(place: &Place) -> Builder {
     Builder::new()
-        .from_cluster(&place.kubeconfig)
+        .in_cluster(&place.kubeconfig)
         .set("gateways.external.object", format!("{}/external", place.namespace))
         .set("source.kubernetes.controller_name", place.controller.clone())
         .set("source.kubernetes.namespace", place.namespace.clone())
