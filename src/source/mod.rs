@@ -11,12 +11,11 @@ mod split;
 mod suggest;
 mod watch;
 
-pub use crate::resource::Snapshot;
+pub use crate::resource::{ObjectRef, Records, Snapshot};
 pub use certificates::Certificates;
 pub use files::{Files, read_text};
 pub use pinpoint::pinpoint;
 
-use crate::resource::Records;
 use kubernetes::Kubernetes;
 use std::io;
 

@@ -39,6 +39,8 @@ struct Fetch {
     references: watch::Receiver<Arc<References>>,
     /// All objects, with their versions.
     there: BTreeMap<Key, String>,
+    /// What a list that is going on has brought so far.
+    listing: BTreeMap<Key, String>,
     /// Those that were read, with the version that was.
     read: BTreeMap<Key, String>,
     listed: bool,
@@ -56,7 +58,6 @@ pub(super) async fn follow_references(
     let mut events = pin!(watcher(names, selection(outlet.kind.part)));
     let mut trouble = Trouble::of(outlet.kind);
     let mut fetch = Fetch::new(client, &resource, outlet, references);
-    let mut listing = BTreeMap::new();
     let mut complete = true;
     loop {
         let event = tokio::select! {
@@ -73,46 +74,56 @@ pub(super) async fn follow_references(
                 continue;
             }
         };
-        let version = |item: &PartialObjectMeta<Item>| item.resource_version().unwrap_or_default();
-        let touched = match event {
+        let event = match event {
             None => return,
             Some(Err(error)) => {
                 trouble.again(&error).await;
                 continue;
             }
-            Some(Ok(watcher::Event::Init)) => {
-                listing.clear();
-                continue;
-            }
-            Some(Ok(watcher::Event::InitApply(item))) => {
-                listing.insert(key(&item.metadata), version(&item));
-                continue;
-            }
-            Some(Ok(watcher::Event::InitDone)) => {
-                fetch.there = std::mem::take(&mut listing);
-                fetch.listed = true;
-                true
-            }
-            Some(Ok(watcher::Event::Apply(item))) => {
-                let key = key(&item.metadata);
-                let touched = fetch.wants(&key);
-                fetch.there.insert(key, version(&item));
-                touched
-            }
-            Some(Ok(watcher::Event::Delete(item))) => {
-                let key = key(&item.metadata);
-                fetch.there.remove(&key);
-                fetch.wants(&key)
-            }
+            Some(Ok(event)) => event,
         };
-        trouble.over();
-        if touched {
+        // That a list begins says nothing of whether it will come.
+        if !matches!(event, watcher::Event::Init) {
+            trouble.over();
+        }
+        if fetch.note(event) {
             complete = fetch.catch_up().await;
         }
     }
 }
 
 impl Fetch {
+    /// Notes what happened to names. True when it concerns objects that somebody refers to.
+    fn note(&mut self, event: watcher::Event<PartialObjectMeta<Item>>) -> bool {
+        let version = |item: &PartialObjectMeta<Item>| item.resource_version().unwrap_or_default();
+        match event {
+            watcher::Event::Init => {
+                self.listing.clear();
+                false
+            }
+            watcher::Event::InitApply(item) => {
+                self.listing.insert(key(&item.metadata), version(&item));
+                false
+            }
+            watcher::Event::InitDone => {
+                self.there = std::mem::take(&mut self.listing);
+                self.listed = true;
+                true
+            }
+            watcher::Event::Apply(item) => {
+                let key = key(&item.metadata);
+                let touched = self.wants(&key);
+                self.there.insert(key, version(&item));
+                touched
+            }
+            watcher::Event::Delete(item) => {
+                let key = key(&item.metadata);
+                self.there.remove(&key);
+                self.wants(&key)
+            }
+        }
+    }
+
     fn new(
         client: Client,
         resource: &ApiResource,
@@ -125,6 +136,7 @@ impl Fetch {
             outlet,
             references,
             there: BTreeMap::new(),
+            listing: BTreeMap::new(),
             read: BTreeMap::new(),
             listed: false,
         }
