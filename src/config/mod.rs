@@ -27,6 +27,7 @@ use std::time::Duration;
 pub struct Config {
     pub source: Source,
     /// By name, in the order of their names, which is the order of `routing::GatewayId`.
+    #[serde(default)]
     pub gateways: BTreeMap<String, Gateway>,
     /// Certificates in files, by a name of the user's choice.
     #[serde(default)]
