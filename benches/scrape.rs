@@ -140,7 +140,8 @@ fn count(socket: &Socket, cluster: &Cluster) {
     socket.http.request_began();
     cluster.stats().request_began();
     cluster.stats().request_ended(black_box(Some(200)), took);
-    cluster.stats().traffic(black_box(1_000), black_box(200));
+    cluster.stats().mine().cx_tx_bytes.add(black_box(200));
+    cluster.stats().mine().cx_rx_bytes.add(black_box(1_000));
     socket.http.request_ended(black_box(Some(http::StatusCode::OK)), took);
     socket.http.traffic(black_box(200), black_box(1_000));
 }

@@ -56,13 +56,13 @@ pub struct Admin {
     registry: Arc<Registry>,
     operations: Operations,
     /// A page is rendered by one request at a time: ten scrapers cost the memory of one.
-    rendering: Semaphore,
+    rendering: Arc<Semaphore>,
 }
 
 impl Admin {
     /// Answers from this registry, and orders from this process.
     pub fn new(registry: Arc<Registry>, operations: Operations) -> Self {
-        Self { registry, operations, rendering: Semaphore::new(1) }
+        Self { registry, operations, rendering: Arc::new(Semaphore::new(1)) }
     }
 
     /// Whether the process wants new connections: 200 `LIVE`, or 503 and why not.
@@ -74,11 +74,14 @@ impl Admin {
 
     /// Renders on a thread that may be busy for a while.
     async fn rendered(self: &Arc<Self>, render: impl FnOnce(&Self) -> Answer + Send + 'static) -> Answer {
-        let turn = self.rendering.acquire().await;
+        let turn = Arc::clone(&self.rendering).acquire_owned().await;
         let admin = Arc::clone(self);
-        let answer = tokio::task::spawn_blocking(move || render(&admin)).await;
-        drop(turn);
-        answer.unwrap_or_else(|error| {
+        let render = move || {
+            // The turn ends with the work, also when nobody waits for the page any more.
+            let _turn = turn;
+            render(&admin)
+        };
+        tokio::task::spawn_blocking(render).await.unwrap_or_else(|error| {
             warn!("a page could not be rendered: {error}");
             Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be rendered\n")
         })

@@ -52,9 +52,15 @@ impl<T: Into<Ended>> From<T> for Failed {
 impl Tries<'_> {
     /// Tries until there is a response, or nothing left to try.
     pub async fn run(mut self, mut head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
+        let mut again = false;
         loop {
             let (same, cause) = match self.attempt(head, down).await {
-                Ok(status) => return Ok(status),
+                Ok(status) => {
+                    if again {
+                        self.cluster.stats().retry_succeeded();
+                    }
+                    return Ok(status);
+                }
                 Err(Failed::Ended(ended)) => return Err(ended),
                 Err(Failed::Again(same, cause)) => (same, cause),
             };
@@ -64,6 +70,7 @@ impl Tries<'_> {
                 self.clock.within(sleep(pause)).await.map_err(|_: Over| Reply::UpstreamTimeout)?;
             }
             self.cluster.stats().retried();
+            again = true;
             self.choice.fresh = cause == Cause::Stale;
             head = *same;
         }
@@ -83,7 +90,7 @@ impl Tries<'_> {
             Ok(Err(Reply::NoEndpoint)) => return Err(Reply::NoEndpoint.into()),
             Ok(Err(reply)) => return Err(Failed::Again(Box::new(head), Cause::Broke(reply))),
             Err(over) => {
-                self.cluster.stats().timed_out();
+                self.count(over);
                 return Err(match over {
                     Over::Attempt => Failed::Again(Box::new(head), Cause::TimedOut),
                     Over::Request | Over::Idle => Reply::UpstreamTimeout.into(),
@@ -110,8 +117,6 @@ impl Tries<'_> {
             Ok(Err(error)) => Err(Broken::Before(error)),
             Err(over) => Err(self.timed_out(over, None)),
         };
-        let (received, sent) = up.take_traffic();
-        self.cluster.stats().traffic(received, sent);
         let cause = match result {
             Ok(status) => {
                 up.finish(&self.worker.pool);

@@ -132,7 +132,13 @@ impl Exchange<'_> {
         };
         cluster.stats().request_began();
         let result = tries.run(head, down).await;
-        cluster.stats().request_ended(result.as_ref().ok().map(StatusCode::as_u16), self.started.elapsed());
+        match &result {
+            Ok(status) => cluster.stats().request_ended(Some(status.as_u16()), self.started.elapsed()),
+            Err(Ended::Answer(answer)) => cluster.stats().request_replied(answer.head.status.as_u16()),
+            Err(Ended::Gone | Ended::BrokenOff) => {
+                cluster.stats().request_ended(None, self.started.elapsed());
+            }
+        }
         result
     }
 
@@ -161,6 +167,10 @@ impl Exchange<'_> {
             if reply.closes() {
                 down.close_after();
             }
+        } else if answer.head.status.is_redirection() {
+            self.connection.stats.mine().rq_redirect.inc();
+        } else {
+            self.connection.stats.mine().rq_direct_response.inc();
         }
         if let Some(grant) = &self.grant {
             grant.apply(&mut answer.head.headers);

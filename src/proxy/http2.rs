@@ -3,6 +3,8 @@
 use super::downstream::Downstream;
 use super::{Connection, Worker, drained, exchange};
 use crate::config::Limits;
+use crate::reply::Reply;
+use crate::telemetry::HttpStats;
 use crate::wire::Wire;
 use bytes::Bytes;
 use h2::RecvStream;
@@ -31,6 +33,8 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>) {
     let limits = connection.gateway.limits;
     let hello = settings(&limits).handshake::<_, Bytes>(wire.clone());
     let Ok(Ok(server)) = timeout(limits.head_timeout, hello).await else { return };
+    let stats = connection.stats.clone();
+    let _speaking = stats.speaks_http2();
     let accepting = Accepting {
         server,
         wire,
@@ -89,13 +93,14 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
         connection.stats.traffic(received, sent);
         let (parts, body) = request.into_parts();
         if !is_well_formed(&parts, connection.gateway.limits.head_fields as usize) {
-            refuse(respond);
+            refuse(respond, &connection.stats);
             malformed += 1;
             if malformed >= MOST_MALFORMED {
                 accepting.server.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
             continue;
         }
+        connection.stats.mine().http2_requests.inc();
         let active = Active::new(&accepting.active);
         let (connection, worker) = (Rc::clone(&connection), Rc::clone(&worker));
         tokio::task::spawn_local(async move {
@@ -178,7 +183,11 @@ fn is_well_formed(head: &Parts, most_fields: usize) -> bool {
     one_host && second.is_none() && lengths <= 1 && path && names && head.headers.len() <= most_fields
 }
 
-fn refuse(mut respond: SendResponse<Bytes>) {
+fn refuse(mut respond: SendResponse<Bytes>, stats: &HttpStats) {
+    stats.mine().http2_requests.inc();
+    stats.request_began();
+    stats.replied(Reply::BadRequest);
+    stats.request_ended(Some(Reply::BadRequest.status()), Duration::ZERO);
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::BAD_REQUEST;
     // A client that has gone meanwhile needs no answer.

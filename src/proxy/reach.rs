@@ -39,14 +39,20 @@ pub async fn reach(
     for _ in 0..backend.endpoints.len().clamp(1, MOST_TRIES) {
         let kept = choice.kept.take();
         let picked = kept.or_else(|| backend.endpoints.pick(|| fastrand::u32(..), choice.failed.as_ref()));
-        let active = picked.ok_or(Reply::NoEndpoint)?;
+        let active = picked.ok_or_else(|| {
+            cluster.stats().mine().no_endpoint.inc();
+            Reply::NoEndpoint
+        })?;
         match pool.get(cluster, backend, active.endpoint(), choice.fresh).await {
             Ok(up) => return Ok(Reached { up, active, tls: backend.channel.is_tls() }),
             Err(error) => {
                 cluster.stats().connect_failed();
                 tracing::debug!("{}: {:?}: {error}", cluster.name(), active.endpoint().address);
                 reply = match error {
-                    ConnectError::Timeout(_) => Reply::ConnectTimeout,
+                    ConnectError::Timeout(_) => {
+                        cluster.stats().connect_timed_out();
+                        Reply::ConnectTimeout
+                    }
                     ConnectError::Io(_) | ConnectError::Tls(_) | ConnectError::Http2(_) => {
                         Reply::ConnectFailed
                     }

@@ -121,9 +121,17 @@ impl Tries<'_> {
         Ok(down.send_head(head, end).await?)
     }
 
+    /// Counts what took too long.
+    pub(super) fn count(&self, over: Over) {
+        match over {
+            Over::Attempt => self.cluster.stats().try_timed_out(),
+            Over::Request | Over::Idle => self.cluster.stats().timed_out(),
+        }
+    }
+
     /// What it means that something took too long, by whether the client has a response's head already.
     pub(super) fn timed_out(&self, over: Over, status: Option<StatusCode>) -> Broken {
-        self.cluster.stats().timed_out();
+        self.count(over);
         match (status, over) {
             (Some(_), _) => Broken::Ended(Ended::BrokenOff),
             (None, Over::Attempt) => Broken::Again(Cause::TimedOut),

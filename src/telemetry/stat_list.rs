@@ -3,7 +3,7 @@
 use super::families::Kind;
 use super::section::{Names, Part, Selection, Sink};
 use crate::stats::{BUCKETS, BUCKETS_US, HistogramTotal};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::fmt::Write;
 
 /// The quantiles that Envoy shows of a histogram.
@@ -53,27 +53,52 @@ impl<'a> StatList<'a> {
     /// The object that Envoy Gateway's shutdown manager reads.
     pub fn into_json(mut self) -> String {
         self.sort();
-        let mut stats: Vec<Value> =
-            self.numbers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
-        if !self.histograms.is_empty() {
-            let computed: Vec<Value> = self.histograms.iter().map(quantiles).collect();
-            stats.push(json!({ "histograms": {
-                "supported_quantiles": QUANTILES,
-                "computed_quantiles": computed,
-            } }));
-        }
-        json!({ "stats": stats }).to_string()
+        let numbers = self.numbers.iter().map(|(name, value)| Stat::Number { name, value: *value });
+        let computed: Vec<_> = self.histograms.iter().map(quantiles).collect();
+        let histograms = (!computed.is_empty()).then_some(Stat::Histograms {
+            histograms: Histograms { supported_quantiles: QUANTILES, computed_quantiles: computed },
+        });
+        let list = Stats { stats: numbers.chain(histograms).collect() };
+        serde_json::to_string(&list).expect("strings and numbers are JSON")
     }
 }
 
-fn quantiles((name, total): &(String, HistogramTotal)) -> Value {
-    let empty = total.count() == 0;
-    let values: Vec<Value> = QUANTILES
-        .iter()
-        .map(|&quantile| (!empty).then(|| milliseconds(total, quantile)))
-        .map(|cumulative| json!({ "interval": null, "cumulative": cumulative }))
-        .collect();
-    json!({ "name": name, "values": values })
+#[derive(Serialize)]
+struct Stats<'a> {
+    stats: Vec<Stat<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Stat<'a> {
+    Number { name: &'a str, value: u64 },
+    Histograms { histograms: Histograms<'a> },
+}
+
+#[derive(Serialize)]
+struct Histograms<'a> {
+    supported_quantiles: [f64; 10],
+    computed_quantiles: Vec<Quantiles<'a>>,
+}
+
+#[derive(Serialize)]
+struct Quantiles<'a> {
+    name: &'a str,
+    values: [Quantile; 10],
+}
+
+/// Envoy has one more number, of the last interval; this process keeps none.
+#[derive(Serialize)]
+struct Quantile {
+    interval: Option<f64>,
+    cumulative: Option<f64>,
+}
+
+fn quantiles((name, total): &(String, HistogramTotal)) -> Quantiles<'_> {
+    let known = total.count() > 0;
+    let value =
+        |quantile| Quantile { interval: None, cumulative: known.then(|| milliseconds(total, quantile)) };
+    Quantiles { name, values: QUANTILES.map(value) }
 }
 
 /// A quantile in milliseconds, as if values were spread evenly over their bucket.

@@ -76,6 +76,11 @@ impl Cluster {
         &self.stats
     }
 
+    /// Its counters, for a connection that outlives a request.
+    pub(super) fn shared_stats(&self) -> Arc<ClusterStats> {
+        Arc::clone(&self.stats)
+    }
+
     /// How many endpoints there are, and how many of them are healthy.
     pub fn endpoint_counts(&self) -> (usize, usize) {
         let all = self.backends.iter().map(|backend| backend.endpoints.len()).sum();

@@ -4,6 +4,7 @@
 //! requests, the one used last goes first; an HTTP/2 connection is shared by all requests of its worker.
 
 use super::cluster::{Backend, Channel};
+use super::counted::Opening;
 use super::endpoint::Endpoint;
 use super::http2::{Connection, Http2};
 use super::session::Upstream;
@@ -120,20 +121,22 @@ impl Pool {
         backend: &Backend,
         endpoint: &Endpoint,
     ) -> Result<Upstream, ConnectError> {
-        let started = Instant::now();
+        let opening = Opening::new(cluster.shared_stats());
         let key = (endpoint.id, backend.channel.id);
         let (wire, protocol) = match &endpoint.address {
             Address::Ip(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                secure(stream, &backend.channel).await?
+                secure(stream, &backend.channel, opening).await?
             }
-            Address::Unix(path) => secure(UnixStream::connect(path).await?, &backend.channel).await?,
+            Address::Unix(path) => {
+                secure(UnixStream::connect(path).await?, &backend.channel, opening).await?
+            }
         };
-        cluster.stats().connected(started.elapsed());
         match protocol {
             Protocol::Http1 => Ok(Upstream::http1(wire, key, self.head_bytes, false)),
             Protocol::Http2 => {
+                cluster.stats().mine().cx_http2.inc();
                 let connection = Rc::new(Connection::open(wire).await?);
                 self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&connection));
                 Ok(Upstream::Http2(Http2::new(connection, false)))
@@ -164,9 +167,13 @@ impl Pool {
 }
 
 /// Does TLS where the channel asks for it, and says what is spoken on the connection.
-async fn secure(stream: impl Transport, channel: &Channel) -> Result<(Wire, Protocol), ConnectError> {
+async fn secure(
+    stream: impl Transport,
+    channel: &Channel,
+    opening: Opening,
+) -> Result<(Wire, Protocol), ConnectError> {
     let tls = match &channel.tls {
-        None => return Ok((Wire::new(stream), channel.protocol)),
+        None => return Ok((Wire::new(opening.opened(stream)), channel.protocol)),
         Some(Ok(tls)) => tls,
         Some(Err(error)) => return Err(ConnectError::Tls(error.to_string())),
     };
@@ -175,5 +182,5 @@ async fn secure(stream: impl Transport, channel: &Channel) -> Result<(Wire, Prot
         .connect(tls.server_name.clone(), stream)
         .await
         .map_err(|error| ConnectError::Tls(error.to_string()))?;
-    Ok((Wire::new(stream), channel.protocol))
+    Ok((Wire::new(opening.opened(stream)), channel.protocol))
 }

@@ -5,6 +5,7 @@
 mod client_tls;
 mod cluster;
 mod connect;
+mod counted;
 mod endpoint;
 mod http2;
 mod resolve;

@@ -171,14 +171,6 @@ impl Upstream {
         matches!(self, Self::Http1(http1) if http1.session.was_upgraded())
     }
 
-    /// Bytes received and sent since the last call; not known for HTTP/2, whose connection is shared.
-    pub fn take_traffic(&self) -> (u64, u64) {
-        match self {
-            Self::Http1(http1) => http1.wire.take_traffic(),
-            Self::Http2(_) => (0, 0),
-        }
-    }
-
     /// Ends an exchange whose response was read to its end: the connection serves again if it can.
     pub fn finish(self, pool: &Pool) {
         if let Self::Http1(http1) = self

@@ -163,13 +163,6 @@ impl ClusterStats {
             Closed::Local | Closed::Remote => {}
         }
     }
-
-    /// Bytes read from upstreams and written to them.
-    pub fn traffic(&self, received: u64, sent: u64) {
-        let mine = self.mine();
-        mine.cx_rx_bytes.add(received);
-        mine.cx_tx_bytes.add(sent);
-    }
 }
 
 #[cfg(test)]

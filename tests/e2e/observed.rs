@@ -151,6 +151,27 @@ async fn gauges_rise_and_fall_with_connections() {
 }
 
 #[tokio::test]
+async fn a_cluster_counts_its_connections_and_the_replies_that_stand_for_it() {
+    let (trigate, upstream) = used().await;
+    let (app, down) = (
+        r#"envoy_cluster_name="httproute/apps/app/rule/0""#,
+        r#"envoy_cluster_name="httproute/apps/down/rule/0""#,
+    );
+    let five_xx = r#"envoy_response_code_class="5""#;
+    let refused = || async {
+        (trigate.metric("envoy_cluster_upstream_rq_xx", &[down, five_xx]).await == 1.0).then_some(())
+    };
+    eventually("the 503 of the cluster that refuses", refused).await;
+    assert!(trigate.metric("envoy_cluster_upstream_cx_connect_fail", &[down]).await >= 1.0);
+    assert!(trigate.metric("envoy_cluster_upstream_cx_active", &[app]).await >= 1.0);
+    assert!(trigate.metric("envoy_cluster_upstream_cx_rx_bytes_total", &[app]).await > 0.0);
+    drop(upstream);
+    let closed =
+        || async { (trigate.metric("envoy_cluster_upstream_cx_active", &[app]).await == 0.0).then_some(()) };
+    eventually("no connection to an upstream that is gone", closed).await;
+}
+
+#[tokio::test]
 async fn it_says_what_it_serves() {
     let (trigate, _upstream) = used().await;
     let log = trigate.log();

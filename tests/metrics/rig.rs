@@ -54,7 +54,8 @@ pub fn request(socket: &Socket, cluster: &Cluster) {
     socket.http.request_began();
     cluster.stats().request_began();
     cluster.stats().connected(took);
-    cluster.stats().traffic(1_000, 100);
+    cluster.stats().mine().cx_rx_bytes.add(1_000);
+    cluster.stats().mine().cx_tx_bytes.add(100);
     cluster.stats().closed(Closed::Remote, false);
     cluster.stats().request_ended(Some(200), took);
     socket.http.request_ended(Some(http::StatusCode::OK), took);
