@@ -1,5 +1,7 @@
 //! A real API server for tests, and the objects in it.
 
+#![allow(dead_code, reason = "the benchmark uses a part of it")]
+
 use crate::harness::{PATIENCE, eventually};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
