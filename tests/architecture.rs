@@ -72,6 +72,7 @@ const TABLE: &[Row] = &[
             "listener",
             "live",
             "proxy",
+            "resource",
             "routing",
             "source",
             "status",

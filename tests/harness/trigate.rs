@@ -261,6 +261,17 @@ impl Trigate {
         eventually(&what, ask).await.1
     }
 
+    /// CPU time that it has used so far, of all its threads.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // After the name, which may have spaces: state is the first field, user and system time the 12th and 13th.
+        let fields =
+            stat.rsplit_once(") ").expect("a name").1.split(' ').map(|field| field.parse::<u64>().ok());
+        let ticks: u64 = fields.skip(11).take(2).flatten().sum();
+        // Linux tells them in hundredths of a second.
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Bytes of memory that are in RAM now.
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");

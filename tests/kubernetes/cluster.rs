@@ -1,5 +1,7 @@
 //! A real API server for tests, and the objects in it.
 
+#![allow(dead_code, reason = "the benchmark uses a part of it")]
+
 use crate::harness::{PATIENCE, eventually};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -10,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ pub struct Place {
     pub namespace: String,
     pub controller: String,
     pub class: String,
+    /// The port of the Service `app`.
+    port: AtomicU16,
 }
 
 /// The program that starts an API server; `None`, with a word, where it is missing.
@@ -109,6 +113,7 @@ impl Place {
             namespace: format!("place-{number}"),
             controller: format!("trigate.dev/place-{number}"),
             class: format!("class-{number}"),
+            port: AtomicU16::new(80),
         };
         let (namespace, class, controller) = (&place.namespace, &place.class, &place.controller);
         place
@@ -185,7 +190,7 @@ impl Place {
             "metadata": { "name": name, "namespace": self.namespace },
             "spec": {
                 "parentRefs": [{ "name": gateway }], "hostnames": [host],
-                "rules": [{ "backendRefs": [{ "name": "app", "port": 80 }] }],
+                "rules": [{ "backendRefs": [{ "name": "app", "port": self.port.load(Relaxed) }] }],
             },
         })
     }
@@ -204,12 +209,13 @@ impl Place {
 
     /// The Service `app`, which leads to a port of this machine. EndpointSlices may not hold loopback addresses.
     pub fn app(&self, port: u16) -> Value {
+        self.port.store(port, Relaxed);
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": "app", "namespace": self.namespace },
             "spec": {
                 "type": "ExternalName", "externalName": "localhost",
-                "ports": [{ "port": 80, "targetPort": port, "protocol": "TCP" }],
+                "ports": [{ "port": port, "protocol": "TCP" }],
             },
         })
     }

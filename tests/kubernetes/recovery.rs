@@ -1,4 +1,4 @@
-//! The API server crashes, and kinds come and go.
+//! What happens to an API server that a test has to itself: it crashes, kinds come and go.
 
 use crate::cluster::{Cluster, Place};
 use crate::harness::client::{Ask, Client};
@@ -72,6 +72,43 @@ async fn kinds_may_be_missing_and_come_later() {
     };
     applied.await;
     trigate.until_status(trigate.external.http, "again.test", "/", 200).await;
+}
+
+#[tokio::test]
+async fn endpoints_change_without_a_new_revision() {
+    let Some(cluster) = own_cluster().await else { return };
+    let place = Place::of(&cluster.kubeconfig).await;
+    place.apply(&place.gateway("external")).await;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "app", "namespace": place.namespace },
+        "spec": { "ports": [{ "name": "http", "port": 80 }] },
+    });
+    place.apply(&service).await;
+    place.apply(&place.route("app", "external", "app.test")).await;
+    let trigate = trigate(&place).start().await;
+    trigate.until_status(trigate.external.http, "app.test", "/", 503).await;
+    let cluster = format!("httproute/{}/app/rule/0", place.namespace);
+    let label = format!("envoy_cluster_name=\"{cluster}\"");
+    for count in [2, 5, 1] {
+        let endpoints: Vec<Value> =
+            (1..=count).map(|last| json!({ "addresses": [format!("192.0.2.{last}")] })).collect();
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": "app-1", "namespace": place.namespace, "labels": { "kubernetes.io/service-name": "app" },
+            },
+            "endpoints": endpoints, "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        });
+        place.apply(&slice).await;
+        let there = || async {
+            let members = trigate.metric("envoy_cluster_membership_total", &[&label]).await;
+            (members == f64::from(count)).then_some(())
+        };
+        eventually("the endpoints are known", there).await;
+    }
+    let revisions = trigate.log().matches("is live after").count();
+    assert_eq!(revisions, 0, "{}", trigate.log());
 }
 
 /// A definition as its author wrote it.

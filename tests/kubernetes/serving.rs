@@ -44,42 +44,6 @@ async fn a_route_that_is_called_accepted_is_served_at_once() {
 }
 
 #[tokio::test]
-async fn endpoints_change_without_a_new_revision() {
-    let Some(place) = Place::shared().await else { return };
-    place.apply(&place.gateway("external")).await;
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": { "name": "app", "namespace": place.namespace },
-        "spec": { "ports": [{ "name": "http", "port": 80 }] },
-    });
-    place.apply(&service).await;
-    place.apply(&place.route("app", "external", "app.test")).await;
-    let trigate = trigate(&place).start().await;
-    trigate.until_status(trigate.external.http, "app.test", "/", 503).await;
-    let cluster = format!("httproute/{}/app/rule/0", place.namespace);
-    let label = format!("envoy_cluster_name=\"{cluster}\"");
-    for count in [2, 5, 1] {
-        let endpoints: Vec<Value> =
-            (1..=count).map(|last| json!({ "addresses": [format!("192.0.2.{last}")] })).collect();
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {
-                "name": "app-1", "namespace": place.namespace, "labels": { "kubernetes.io/service-name": "app" },
-            },
-            "endpoints": endpoints, "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
-        });
-        place.apply(&slice).await;
-        let there = || async {
-            let members = trigate.metric("envoy_cluster_membership_total", &[&label]).await;
-            (members == f64::from(count)).then_some(())
-        };
-        eventually("the endpoints are known", there).await;
-    }
-    let revisions = trigate.log().matches("is live after").count();
-    assert_eq!(revisions, 0, "{}", trigate.log());
-}
-
-#[tokio::test]
 async fn a_certificate_that_comes_later_or_is_replaced_is_served() {
     let Some(place) = Place::shared().await else { return };
     let _upstream = with_app(&place).await;
