@@ -71,6 +71,7 @@ fn every_key_of_the_schema_is_in_the_shipped_file() {
     assert!(found.len() > 40, "{found:?}");
     for key in found {
         let opened = SHIPPED.lines().any(|line| {
+            let line = line.trim_start_matches("# ");
             line.starts_with(&format!("{key} = "))
                 || line.starts_with(&format!("[{key}"))
                 || line.starts_with('[')
@@ -78,6 +79,22 @@ fn every_key_of_the_schema_is_in_the_shipped_file() {
         });
         assert!(opened, "{key} is not in proxy.toml");
     }
+}
+
+#[test]
+fn the_part_for_a_cluster_is_read_when_it_is_uncommented() {
+    let part = SHIPPED.lines().skip_while(|line| *line != "# [source.kubernetes]");
+    let part: Vec<&str> = part.take_while(|line| !line.is_empty()).map(|line| &line[2..]).collect();
+    let kubernetes = parse(&part.join("\n")).source.kubernetes.expect("it is there");
+    assert_eq!(kubernetes.service("tailscale").load_balancer_class.as_deref(), Some("tailscale"));
+    let defaults: Vec<&str> =
+        part.into_iter().filter(|line| !line.contains("example") && !line.contains("services.")).collect();
+    let defaults = defaults.join("\n").replace("load_balancer_class = \"tailscale\"", "");
+    let shortest = parse("[source.kubernetes]").source.kubernetes.expect("it is there");
+    let written = parse(&defaults).source.kubernetes.expect("it is there");
+    assert_eq!(written.controller_name, shortest.controller_name);
+    assert_eq!((written.lease, written.write), (shortest.lease, shortest.write));
+    assert_eq!(written.service.place(), shortest.service.place());
 }
 
 #[test]
