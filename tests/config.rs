@@ -75,7 +75,9 @@ fn every_key_of_the_schema_is_in_the_shipped_file() {
             line.starts_with(&format!("{key} = "))
                 || line.starts_with(&format!("[{key}"))
                 || line.starts_with('[')
-                    && line.split(']').next().is_some_and(|name| name.ends_with(&format!(".{key}")))
+                    && line.split(']').next().is_some_and(|name| {
+                        name.ends_with(&format!(".{key}")) || name.contains(&format!(".{key}."))
+                    })
         });
         assert!(opened, "{key} is not in proxy.toml");
     }
@@ -85,7 +87,9 @@ fn every_key_of_the_schema_is_in_the_shipped_file() {
 fn the_part_for_a_cluster_is_read_when_it_is_uncommented() {
     let part = SHIPPED.lines().skip_while(|line| *line != "# [source.kubernetes]");
     let part: Vec<&str> = part.take_while(|line| !line.is_empty()).map(|line| &line[2..]).collect();
-    let kubernetes = parse(&part.join("\n")).source.kubernetes.expect("it is there");
+    // Its last table is about one of the gateways below it.
+    let gateway = "\n[gateways.tailscale]\nobject = \"network/tailscale\"";
+    let kubernetes = parse(&(part.join("\n") + gateway)).source.kubernetes.expect("it is there");
     assert_eq!(kubernetes.service("tailscale").load_balancer_class.as_deref(), Some("tailscale"));
     let defaults: Vec<&str> =
         part.into_iter().filter(|line| !line.contains("example") && !line.contains("services.")).collect();
