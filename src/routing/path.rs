@@ -46,7 +46,8 @@ enum Paths {
 impl PathIndex {
     /// Adds one match of a rule.
     pub fn insert(&mut self, rank: Rank, matches: Matches, rule: u32) {
-        self.pending.get_or_insert_default().push((rank, matches, rule));
+        // Most have one match, and a vector that grows by itself begins with room for four.
+        self.pending.get_or_insert_with(|| Box::new(Vec::with_capacity(1))).push((rank, matches, rule));
     }
 
     /// Sorts what was inserted by rank, the greatest first. An index is sealed once, when it is complete.
