@@ -38,8 +38,8 @@ pub(super) fn dump_filters(filters: &Filters, depth: usize, page: &mut Page) {
     entry("request headers", request_headers.as_deref().map(edit_words));
     entry("credential", credential.as_deref().map(|credential| format!("in {}", credential.header())));
     entry("rewrite", rewrite.as_deref().map(rewrite_words));
-    for mirror in mirrors {
-        entry("mirror", Some(format!("{} to {}", mirror.share, mirror.to)));
+    for (i, mirror) in mirrors.iter().enumerate() {
+        entry(&format!("mirror {i}"), Some(format!("{} to {}", mirror.share, mirror.to)));
     }
     entry("response headers", response_headers.as_deref().map(edit_words));
 }
