@@ -21,11 +21,9 @@ pub struct PathIndex {
     prefix: Paths,
     /// The most slashes that any prefix has: bounds the look-ups for a path of many segments.
     deepest: usize,
-    /// What was inserted since it was last sealed.
-    pending: Option<Box<Vec<Ranked>>>,
+    /// What was inserted and is not sealed yet.
+    pending: Vec<(Rank, Matches, u32)>,
 }
-
-type Ranked = (Rank, Matches, u32);
 
 /// One match of one rule.
 #[derive(Debug, Clone)]
@@ -39,23 +37,33 @@ struct Candidate {
 /// The candidates of each path, the greatest rank first.
 #[derive(Debug, Clone)]
 enum Paths {
-    Few(Box<[(Box<str>, Box<[Candidate]>)]>),
-    Many(Box<HashMap<Box<str>, Box<[Candidate]>, FixedState>>),
+    Few(Box<[(Box<str>, Candidates)]>),
+    /// Boxed, because few indexes have many paths and all would have room for the map.
+    #[expect(clippy::box_collection)]
+    Many(Box<HashMap<Box<str>, Candidates, FixedState>>),
 }
+
+type Candidates = Box<[Candidate]>;
 
 impl PathIndex {
     /// Adds one match of a rule.
     pub fn insert(&mut self, rank: Rank, matches: Matches, rule: u32) {
         // Most have one match, and a vector that grows by itself begins with room for four.
-        self.pending.get_or_insert_with(|| Box::new(Vec::with_capacity(1))).push((rank, matches, rule));
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(1);
+        }
+        self.pending.push((rank, matches, rule));
     }
 
     /// Sorts what was inserted by rank, the greatest first. An index is sealed once, when it is complete.
     pub fn seal(&mut self) {
-        let Some(mut pending) = self.pending.take() else { return };
+        let mut pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return;
+        }
         pending.sort_by(|(a, ..), (b, ..)| b.cmp(a));
         let (mut exact, mut prefix, mut regex) = (Vec::new(), Vec::new(), Vec::new());
-        for (_, matches, rule) in *pending {
+        for (_, matches, rule) in pending {
             let path = matches.path.clone();
             let candidate = Candidate::new(matches, rule);
             match path {
