@@ -143,6 +143,9 @@ fn a_configured_folder_that_vanishes_keeps_its_content_and_says_so() {
     assert!(messages(&snapshot)[0].contains("no such file"), "{:?}", messages(&snapshot));
 }
 
+/// How a file changes, the change, and the routes after it.
+type Change<'a> = (&'a str, Box<dyn Fn() + 'a>, &'a [&'a str]);
+
 #[tokio::test]
 async fn a_change_is_seen_within_a_tenth_of_a_second_however_it_is_made() {
     let folder = TempDir::new().unwrap();
@@ -152,8 +155,7 @@ async fn a_change_is_seen_within_a_tenth_of_a_second_however_it_is_made() {
     // The first call begins to watch; nothing has changed since.
     assert!(timeout(Duration::from_millis(100), files.changed()).await.is_err());
     let root = folder.path().to_owned();
-    type Change<'a> = Box<dyn Fn() + 'a>;
-    let changes: [(&str, Change<'_>, &[&str]); 5] = [
+    let changes: [Change<'_>; 5] = [
         (
             "written in place",
             Box::new(|| write(&root, "sub/a.yaml", &route("a", "one.test"))),

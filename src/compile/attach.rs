@@ -19,20 +19,21 @@ pub(super) struct Attachment {
     pub listeners: BTreeMap<ListenerId, Vec<HostPattern>>,
 }
 
-/// Attaches a route to what one of its parent references means.
-pub(super) fn attach(
-    snapshot: &Snapshot,
-    bound: &[Bound<'_>],
-    route: &Written<'_>,
-    hostnames: &[HostPattern],
-    parent: &ParentRef,
-) -> Attachment {
+/// A route that wants to attach by one of its parent references.
+pub(super) struct Approach<'a, 's> {
+    pub snapshot: &'a Snapshot,
+    pub route: &'a Written<'s>,
+    pub hostnames: &'a [HostPattern],
+    pub parent: &'a ParentRef,
+}
+
+/// Attaches a route to what its parent reference means.
+pub(super) fn attach(bound: &[Bound<'_>], approach: &Approach<'_, '_>) -> Attachment {
     let mut listeners = BTreeMap::new();
     let mut refusal: Option<(Step, Fault)> = None;
-    let asking = Asking { route, hostnames, parent };
-    for (g, gateway) in bound_gateways(bound, route.namespace(), parent) {
+    for (g, gateway) in bound_gateways(bound, approach.route.namespace(), approach.parent) {
         for (l, listener) in gateway.listeners.iter().enumerate() {
-            match admit(snapshot, gateway, listener, &asking) {
+            match admit(gateway, listener, approach) {
                 Ok(hosts) => {
                     listeners.insert((g, l), hosts);
                 }
@@ -64,20 +65,12 @@ enum Step {
     Hostname,
 }
 
-/// A route at one of its parents.
-struct Asking<'a> {
-    route: &'a Written<'a>,
-    hostnames: &'a [HostPattern],
-    parent: &'a ParentRef,
-}
-
 fn admit(
-    snapshot: &Snapshot,
     gateway: &Bound<'_>,
     listener: &Listening<'_>,
-    asking: &Asking<'_>,
+    approach: &Approach<'_, '_>,
 ) -> Result<Vec<HostPattern>, (Step, Fault)> {
-    let &Asking { route, hostnames, parent } = asking;
+    let Approach { snapshot, route, hostnames, parent } = approach;
     let called = || {
         let metadata = &gateway.entry.object.metadata;
         format!("listener `{}` of Gateway {}/{}", listener.written.name, metadata.namespace, metadata.name)

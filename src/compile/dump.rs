@@ -135,13 +135,14 @@ fn dump_gateway(report: &GatewayReport, page: &mut Page) {
 }
 
 fn dump_route(report: &RouteReport, page: &mut Page) {
-    let RouteReport { route, place: _, generation: _, parents, resolved_refs, partially_invalid } = report;
-    let name = format!("{} {}/{}", route.kind, route.namespace, route.name);
+    let RouteReport { route, parents, resolved_refs, partially_invalid } = report;
+    let name = route.reference();
     if parents.is_empty() {
         return page.entry(1, name, "has no parent here");
     }
     page.open(1, name);
-    for ParentReport { parent, accepted } in parents {
+    for ParentReport { place, accepted } in parents {
+        let parent = &route.parent_refs()[*place];
         page.entry(2, format!("Accepted by {}", parent_words(parent)), words(accepted));
     }
     page.entry(2, "ResolvedRefs", words(resolved_refs));

@@ -220,7 +220,7 @@ impl<'s> Judge<'_, '_, 's> {
             accepted: acceptance.verdict,
             resolved_refs,
             conflicted: match conflict {
-                Some(Fault { reason, message }) => Verdict { holds: true, reason, message },
+                Some(Fault { reason, message }) => Verdict { holds: true, reason, message: message.into() },
                 None => Verdict::no("NoConflicts", ""),
             },
             certificates,

@@ -30,7 +30,7 @@ mod trust;
 pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
 pub use certificates::Certificates;
 pub use endpoints::endpoints;
-pub use report::{GatewayReport, ListenerReport, ParentReport, RouteReport, Verdict};
+pub use report::{GatewayReport, ListenerReport, ParentReport, ReportedRoute, RouteReport, Verdict};
 
 use crate::resource::Snapshot;
 use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable};
@@ -158,7 +158,7 @@ fn report(bound: &Bound<'_>) -> GatewayReport {
         accepted: match valid {
             0 => Verdict::no("ListenersNotValid", message),
             _ if valid == listeners.len() => Verdict::yes("Accepted"),
-            _ => Verdict { holds: true, reason: "ListenersNotValid", message },
+            _ => Verdict { holds: true, reason: "ListenersNotValid", message: message.into() },
         },
         programmed: match programmed {
             true => Verdict::yes("Programmed"),

@@ -1,8 +1,8 @@
 //! What became of Gateways and routes, in the words of their conditions (semantics of the Gateway API's status,
 //! without its form: `status` gives it that).
 
-use crate::resource::{ParentRef, Place};
-use crate::routing::{GatewayId, Route};
+use crate::resource::{GrpcRoute, HttpRoute, ObjectRef, ParentRef, Resource};
+use crate::routing::GatewayId;
 use std::sync::Arc;
 
 /// One condition's answer.
@@ -12,17 +12,17 @@ pub struct Verdict {
     /// A reason of the Gateway API, `BackendNotFound`.
     pub reason: &'static str,
     /// Empty where the reason says it all.
-    pub message: String,
+    pub message: Box<str>,
 }
 
 impl Verdict {
     /// The condition is true.
     pub fn yes(reason: &'static str) -> Self {
-        Self { holds: true, reason, message: String::new() }
+        Self { holds: true, reason, message: Box::default() }
     }
 
     /// The condition is false.
-    pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn no(reason: &'static str, message: impl Into<Box<str>>) -> Self {
         Self { holds: false, reason, message: message.into() }
     }
 }
@@ -61,22 +61,54 @@ pub struct ListenerReport {
     pub conflicted: Verdict,
 }
 
-/// What became of a route, for each of its parents that is a Gateway of ours.
+/// What became of a route.
 #[derive(Debug, Clone)]
 pub struct RouteReport {
-    pub route: Arc<Route>,
-    pub place: Option<Place>,
-    pub generation: Option<i64>,
-    /// Empty when none of its parents is ours.
-    pub parents: Vec<ParentReport>,
+    pub route: ReportedRoute,
+    /// One for each of its parents that is a Gateway of ours.
+    pub parents: Box<[ParentReport]>,
     pub resolved_refs: Verdict,
     /// Set when some of its rules are not served as written.
-    pub partially_invalid: Option<Verdict>,
+    pub partially_invalid: Option<Box<Verdict>>,
+}
+
+/// The route that a report is about, as it was when it was compiled.
+#[derive(Debug, Clone)]
+pub enum ReportedRoute {
+    Http(Arc<HttpRoute>),
+    Grpc(Arc<GrpcRoute>),
+}
+
+impl ReportedRoute {
+    /// The route's name.
+    pub fn reference(&self) -> ObjectRef {
+        match self {
+            Self::Http(route) => route.reference(),
+            Self::Grpc(route) => route.reference(),
+        }
+    }
+
+    /// `metadata.generation`.
+    pub fn generation(&self) -> Option<i64> {
+        match self {
+            Self::Http(route) => route.metadata.generation,
+            Self::Grpc(route) => route.metadata.generation,
+        }
+    }
+
+    /// `spec.parentRefs`.
+    pub fn parent_refs(&self) -> &[ParentRef] {
+        match self {
+            Self::Http(route) => &route.spec.parent_refs,
+            Self::Grpc(route) => &route.spec.parent_refs,
+        }
+    }
 }
 
 /// What became of a route at one parent.
 #[derive(Debug, Clone)]
 pub struct ParentReport {
-    pub parent: ParentRef,
+    /// The parent's place in `spec.parentRefs`.
+    pub place: usize,
     pub accepted: Verdict,
 }

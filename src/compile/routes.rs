@@ -1,8 +1,9 @@
 //! HTTPRoutes and GRPCRoutes under one view, in the order in which they win over each other.
 
 use super::findings::{Fault, Findings};
+use super::report::ReportedRoute;
 use crate::resource::{
-    Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef, Place,
+    Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef,
     Resource, Retry, SessionPersistence, Severity, Snapshot, Timeouts,
 };
 use std::sync::LazyLock;
@@ -67,10 +68,11 @@ impl<'s> Written<'s> {
         }
     }
 
-    pub fn place(&self) -> Option<&'s Place> {
+    /// The route for as long as its report lives.
+    pub fn kept(&self) -> ReportedRoute {
         match self {
-            Self::Http(entry) => entry.place.as_ref(),
-            Self::Grpc(entry) => entry.place.as_ref(),
+            Self::Http(entry) => ReportedRoute::Http(entry.object.clone()),
+            Self::Grpc(entry) => ReportedRoute::Grpc(entry.object.clone()),
         }
     }
 

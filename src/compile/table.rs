@@ -1,6 +1,6 @@
 //! Puts the compiled rules of routes into the listeners that they attach to.
 
-use super::attach::{Attachment, ListenerId, attach};
+use super::attach::{Approach, Attachment, ListenerId, attach};
 use super::findings::{Fault, Findings, listed};
 use super::gateways::Bound;
 use super::matches::Ranked;
@@ -40,10 +40,8 @@ impl<'a, 's> Filling<'a, 's> {
             name: metadata.name.to_string(),
         });
         let mut report = RouteReport {
-            route: named.clone(),
-            place: route.place().cloned(),
-            generation: metadata.generation,
-            parents: Vec::new(),
+            route: route.kept(),
+            parents: Box::default(),
             resolved_refs: Verdict::yes("ResolvedRefs"),
             partially_invalid: None,
         };
@@ -56,10 +54,12 @@ impl<'a, 's> Filling<'a, 's> {
         let outcome = self.rules.compile(route, &named, findings);
         let unserved = hostnames.as_ref().err().cloned().or_else(|| not_served(&outcome));
         let mut listeners = BTreeMap::new();
+        let mut parents = Vec::with_capacity(ours.len());
         for (i, parent) in ours {
             let mut verdict = Verdict::yes("Accepted");
             if let Ok(hostnames) = &hostnames {
-                let attachment = attach(self.snapshot, self.bound, route, hostnames, parent);
+                let approach = Approach { snapshot: self.snapshot, route, hostnames, parent };
+                let attachment = attach(self.bound, &approach);
                 verdict = self.take(attachment, &named, &mut listeners);
                 if !verdict.holds {
                     let fault = Fault::new(verdict.reason, verdict.message.clone());
@@ -69,12 +69,14 @@ impl<'a, 's> Filling<'a, 's> {
             if let (true, Some(fault)) = (verdict.holds, &unserved) {
                 verdict = Verdict::no(fault.reason, fault.message.clone());
             }
-            report.parents.push(ParentReport { parent: parent.clone(), accepted: verdict });
+            parents.push(ParentReport { place: i, accepted: verdict });
         }
+        report.parents = parents.into();
         if let Some(fault) = &outcome.unresolved {
             report.resolved_refs = Verdict::no(fault.reason, fault.message.clone());
         }
-        report.partially_invalid = if unserved.is_none() { partially_invalid(&outcome) } else { None };
+        report.partially_invalid =
+            if unserved.is_none() { partially_invalid(&outcome).map(Box::new) } else { None };
         self.note_unserved(route, &listeners, findings);
         self.count(route, &listeners, unserved.is_none());
         listeners.retain(|&(g, l), _| self.bound[g].listeners[l].accepted.holds);
@@ -251,5 +253,5 @@ fn partially_invalid(outcome: &Outcome) -> Option<Verdict> {
     let Outcome { rules: _, dropped, broken, unresolved: _ } = outcome;
     let (index, fault) = dropped.first().or(broken.first())?;
     let message = format!("Dropped Rule {index}: {}", fault.message);
-    Some(Verdict { holds: true, reason: "UnsupportedValue", message })
+    Some(Verdict { holds: true, reason: "UnsupportedValue", message: message.into() })
 }

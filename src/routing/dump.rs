@@ -94,7 +94,7 @@ fn dump_socket(table: &RoutingTable, socket: &SocketTable, page: &mut Page) {
             page.open(3, host);
             for (matches, rule) in paths.iter() {
                 let rule = &table.rules()[rule as usize].name;
-                page.pair(4, match_words(matches), rule);
+                page.pair(4, match_words(&matches), rule);
             }
         }
     }

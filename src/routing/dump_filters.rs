@@ -38,9 +38,9 @@ pub(super) fn dump_filters(filters: &Filters, depth: usize, page: &mut Page) {
     entry("request headers", request_headers.as_deref().map(edit_words));
     entry("credential", credential.as_deref().map(|credential| format!("in {}", credential.header())));
     entry("rewrite", rewrite.as_deref().map(rewrite_words));
-    let mirrored: Vec<String> =
-        mirrors.iter().map(|mirror| format!("{} to {}", mirror.share, mirror.to)).collect();
-    entry("mirrors", (!mirrored.is_empty()).then(|| mirrored.join("; ")));
+    for (i, mirror) in mirrors.iter().enumerate() {
+        entry(&format!("mirror {i}"), Some(format!("{} to {}", mirror.share, mirror.to)));
+    }
     entry("response headers", response_headers.as_deref().map(edit_words));
 }
 

@@ -1,4 +1,7 @@
 //! Candidates by path: exact, then regular expressions, then prefixes from the longest.
+//!
+//! An index per listener and host name, of which there may be ten thousand, most with one match: so ranks are
+//! kept only until the index is sealed, a match without conditions is a number, and few paths are a list.
 
 use super::{Matches, PathMatch, Rank};
 use foldhash::fast::FixedState;
@@ -6,48 +9,75 @@ use http::{HeaderMap, Method};
 use regex::bytes::Regex;
 use std::collections::HashMap;
 
+/// Up to this many paths are compared one by one, which is as quick as hashing and smaller.
+const FEW: usize = 4;
+
+/// All matches of one listener and host name. Built by [`PathIndex::insert`], then [`PathIndex::seal`]ed, and
+/// only then searched.
+#[derive(Debug, Clone, Default)]
+pub struct PathIndex {
+    exact: Paths,
+    regex: Box<[(Regex, Candidate)]>,
+    prefix: Paths,
+    /// The most slashes that any prefix has: bounds the look-ups for a path of many segments.
+    deepest: usize,
+    /// What was inserted and is not sealed yet.
+    pending: Vec<(Rank, Matches, u32)>,
+}
+
 /// One match of one rule.
 #[derive(Debug, Clone)]
 struct Candidate {
-    rank: Rank,
-    matches: Matches,
+    /// `None` asks for nothing beside the path.
+    conditions: Option<Box<Matches>>,
     /// The rule's place in the table.
     rule: u32,
 }
 
-/// All matches of one listener and host name. Built by [`PathIndex::insert`], then [`PathIndex::seal`]ed.
-#[derive(Debug, Clone, Default)]
-pub struct PathIndex {
-    exact: HashMap<Box<str>, Vec<Candidate>, FixedState>,
-    regex: Vec<(Regex, Candidate)>,
-    prefix: HashMap<Box<str>, Vec<Candidate>, FixedState>,
-    /// The most slashes that any prefix has: bounds the look-ups for a path of many segments.
-    deepest: usize,
+/// The candidates of each path, the greatest rank first.
+#[derive(Debug, Clone)]
+enum Paths {
+    Few(Box<[(Box<str>, Candidates)]>),
+    /// Boxed, because few indexes have many paths and all would have room for the map.
+    #[expect(clippy::box_collection)]
+    Many(Box<HashMap<Box<str>, Candidates, FixedState>>),
 }
+
+type Candidates = Box<[Candidate]>;
 
 impl PathIndex {
     /// Adds one match of a rule.
     pub fn insert(&mut self, rank: Rank, matches: Matches, rule: u32) {
-        let candidate = Candidate { rank, matches, rule };
-        match candidate.matches.path.clone() {
-            PathMatch::Exact(path) => self.exact.entry(path.into()).or_default().push(candidate),
-            PathMatch::Prefix(path) => {
-                self.deepest = self.deepest.max(path.bytes().filter(|&b| b == b'/').count());
-                self.prefix.entry(path.into()).or_default().push(candidate);
-            }
-            PathMatch::Regex(regex) => self.regex.push((regex, candidate)),
+        // Most have one match, and a vector that grows by itself begins with room for four.
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(1);
         }
+        self.pending.push((rank, matches, rule));
     }
 
-    /// Sorts all lists by rank, the greatest first, and gives back spare memory.
+    /// Sorts what was inserted by rank, the greatest first. An index is sealed once, when it is complete.
     pub fn seal(&mut self) {
-        for list in self.exact.values_mut().chain(self.prefix.values_mut()) {
-            list.sort_by(|a, b| b.rank.cmp(&a.rank));
-            list.shrink_to_fit();
+        let mut pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return;
         }
-        self.regex.sort_by(|(_, a), (_, b)| b.rank.cmp(&a.rank));
-        self.exact.shrink_to_fit();
-        self.prefix.shrink_to_fit();
+        pending.sort_by(|(a, ..), (b, ..)| b.cmp(a));
+        let (mut exact, mut prefix, mut regex) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, matches, rule) in pending {
+            let path = matches.path.clone();
+            let candidate = Candidate::new(matches, rule);
+            match path {
+                PathMatch::Exact(path) => exact.push((path.into_boxed_str(), candidate)),
+                PathMatch::Prefix(path) => {
+                    self.deepest = self.deepest.max(path.bytes().filter(|&byte| byte == b'/').count());
+                    prefix.push((path.into_boxed_str(), candidate));
+                }
+                PathMatch::Regex(path) => regex.push((path, candidate)),
+            }
+        }
+        self.exact = Paths::new(exact);
+        self.prefix = Paths::new(prefix);
+        self.regex = regex.into();
     }
 
     /// The first rule by rank that serves the request, and the length of the path prefix that it matched.
@@ -58,23 +88,21 @@ impl PathIndex {
         method: &Method,
         headers: &HeaderMap,
     ) -> Option<(u32, usize)> {
-        let first = |list: &[Candidate]| {
-            list.iter()
-                .find(|candidate| candidate.matches.holds_beside_path(method, headers, query))
-                .map(|candidate| candidate.rule)
+        let holds = |candidate: &&Candidate| match &candidate.conditions {
+            None => true,
+            Some(conditions) => conditions.holds_beside_path(method, headers, query),
         };
-        if let Some(rule) = self.exact.get(path).and_then(|list| first(list)) {
+        let first = |list: &[Candidate]| list.iter().find(holds).map(|candidate| candidate.rule);
+        if let Some(rule) = self.exact.get(path).and_then(first) {
             return Some((rule, path.len()));
         }
         for (regex, candidate) in &self.regex {
-            if regex.is_match(path.as_bytes()) && candidate.matches.holds_beside_path(method, headers, query)
-            {
+            if regex.is_match(path.as_bytes()) && holds(&candidate) {
                 return Some((candidate.rule, path.len()));
             }
         }
-        self.prefixes(path).find_map(|prefix| {
-            self.prefix.get(prefix).and_then(|list| first(list)).map(|rule| (rule, prefix.len()))
-        })
+        self.prefixes(path)
+            .find_map(|prefix| self.prefix.get(prefix).and_then(first).map(|rule| (rule, prefix.len())))
     }
 
     /// The prefixes of `path` that end at a segment border and are no deeper than any in the table, the
@@ -86,16 +114,75 @@ impl PathIndex {
         std::iter::successors(Some(longest), |prefix| prefix.rfind('/').map(|slash| &prefix[..slash]))
     }
 
-    /// All matches with the rules that they lead to, the greatest rank first; for dumps and tests.
-    pub fn iter(&self) -> impl Iterator<Item = (&Matches, u32)> {
-        let mut all: Vec<&Candidate> = self
-            .exact
-            .values()
-            .chain(self.prefix.values())
-            .flatten()
-            .chain(self.regex.iter().map(|(_, candidate)| candidate))
-            .collect();
-        all.sort_by(|a, b| b.rank.cmp(&a.rank));
-        all.into_iter().map(|candidate| (&candidate.matches, candidate.rule))
+    /// All matches of a sealed index with the rules that they lead to, in the order in which they are asked;
+    /// for dumps and tests.
+    pub fn iter(&self) -> impl Iterator<Item = (Matches, u32)> {
+        let exact = self.exact.iter().map(|(path, list)| (PathMatch::Exact(path.to_owned()), list));
+        let regex = self
+            .regex
+            .iter()
+            .map(|(regex, candidate)| (PathMatch::Regex(regex.clone()), std::slice::from_ref(candidate)));
+        let mut prefixes: Vec<_> = self.prefix.iter().collect();
+        prefixes.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+        let prefix = prefixes.into_iter().map(|(path, list)| (PathMatch::Prefix(path.to_owned()), list));
+        exact.chain(regex).chain(prefix).flat_map(|(path, list)| {
+            list.iter().map(move |candidate| (candidate.matches(path.clone()), candidate.rule))
+        })
+    }
+}
+
+impl Candidate {
+    fn new(matches: Matches, rule: u32) -> Self {
+        let Matches { path: _, method, headers, queries } = &matches;
+        let any = method.is_none() && headers.is_empty() && queries.is_empty();
+        Self { conditions: if any { None } else { Some(Box::new(matches)) }, rule }
+    }
+
+    fn matches(&self, path: PathMatch) -> Matches {
+        match &self.conditions {
+            Some(matches) => (**matches).clone(),
+            None => Matches { path, method: None, headers: Box::default(), queries: Box::default() },
+        }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self::Few(Box::default())
+    }
+}
+
+impl Paths {
+    /// Groups candidates, which come sorted, by their paths.
+    fn new(sorted: Vec<(Box<str>, Candidate)>) -> Self {
+        let mut by_path: HashMap<Box<str>, Vec<Candidate>, FixedState> = HashMap::default();
+        for (path, candidate) in sorted {
+            by_path.entry(path).or_default().push(candidate);
+        }
+        let boxed = by_path.into_iter().map(|(path, list)| (path, list.into_boxed_slice()));
+        if boxed.len() > FEW {
+            return Self::Many(Box::new(boxed.collect()));
+        }
+        Self::Few(boxed.collect())
+    }
+
+    fn get(&self, path: &str) -> Option<&[Candidate]> {
+        match self {
+            Self::Few(list) => list.iter().find(|(known, _)| **known == *path).map(|(_, list)| &**list),
+            Self::Many(map) => map.get(path).map(|list| &**list),
+        }
+    }
+
+    /// All paths with their candidates, sorted by path.
+    fn iter(&self) -> impl Iterator<Item = (&str, &[Candidate])> {
+        let (few, many) = match self {
+            Self::Few(list) => (Some(list), None),
+            Self::Many(map) => (None, Some(map)),
+        };
+        let few = few.into_iter().flatten().map(|(path, list)| (&**path, &**list));
+        let many = many.into_iter().flat_map(|map| map.iter()).map(|(path, list)| (&**path, &**list));
+        let mut all: Vec<_> = few.chain(many).collect();
+        all.sort_by_key(|(path, _)| *path);
+        all.into_iter()
     }
 }

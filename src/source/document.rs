@@ -131,21 +131,45 @@ fn spot(location: serde_saphyr::Location) -> Spot {
 
 fn read_content(text: &str, format: Format) -> Content {
     let mut content = Content::default();
+    let start = Spot { line: first_line(text), column: 0 };
+    // A parser run less, for nearly all documents say plainly what they are.
+    if let Some(header) = plain_header(text, format) {
+        match standing(&header) {
+            Standing::Foreign => return content,
+            Standing::Read => {
+                content.take_or_note(read_object(text, format, &header), || known(text, format), start, text);
+                return content;
+            }
+            Standing::NotServed => {}
+        }
+    }
     match read_header(text, format) {
         Err(error) => content.faults.push(unreadable(&guess(text), error)),
         Ok(header) if is_list(&header) => read_list(text, format, &header, &mut content),
         Ok(header) => {
-            let start = Spot { line: first_line(text), column: 0 };
             if claim(&header, start, &mut content) {
-                match read_object(text, format, &header) {
-                    Ok(Some(reading)) => content.take(reading, start, Some(text)),
-                    Ok(None) => {}
-                    Err(error) => content.faults.push(unreadable(&header, error)),
-                }
+                content.take_or_note(read_object(text, format, &header), || header.clone(), start, text);
             }
         }
     }
     content
+}
+
+/// The header of a document that is no list and has it in plain words at the start of lines.
+fn plain_header(text: &str, format: Format) -> Option<ObjectHeader> {
+    let plain = |key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key))?.trim();
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || b"./-".contains(&byte);
+        (!value.is_empty() && value.bytes().all(word)).then(|| value.to_owned())
+    };
+    let (api_version, kind) = (Some(plain("apiVersion: ")?), Some(plain("kind: ")?));
+    let header = ObjectHeader { api_version, kind, metadata: None };
+    (format == Format::Yaml && !is_list(&header)).then_some(header)
+}
+
+/// The header of a document as well as it can be known.
+fn known(text: &str, format: Format) -> ObjectHeader {
+    read_header(text, format).unwrap_or_else(|_| guess(text))
 }
 
 /// The line that holds the first word of a document, after its marker and comments.
@@ -285,6 +309,20 @@ fn claim(header: &ObjectHeader, spot: Spot, content: &mut Content) -> bool {
 }
 
 impl Content {
+    fn take_or_note(
+        &mut self,
+        reading: Result<Option<Reading>, ParseError>,
+        header: impl FnOnce() -> ObjectHeader,
+        start: Spot,
+        text: &str,
+    ) {
+        match reading {
+            Ok(Some(reading)) => self.take(reading, start, Some(text)),
+            Ok(None) => {}
+            Err(error) => self.faults.push(unreadable(&header(), error)),
+        }
+    }
+
     fn take(&mut self, reading: Reading, start: Spot, text: Option<&str>) {
         let Reading { object, unknown } = reading;
         let reference = object.reference();

@@ -70,7 +70,7 @@ pub(super) fn conditions<'v>(
             r#type: name,
             status: if *holds { "True" } else { "False" },
             reason,
-            message: message.clone(),
+            message: message.to_string(),
             observed_generation: generation,
         }
     };

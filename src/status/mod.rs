@@ -80,16 +80,16 @@ fn listener(report: &ListenerReport, generation: Option<i64>) -> ListenerStatus 
 /// The entries of a route's status that are ours, one for each parent that is; those of other controllers are
 /// for the writer to keep.
 pub fn route(report: &RouteReport, controller: &str) -> RouteStatus {
-    let RouteReport { route: _, place: _, generation, parents, resolved_refs, partially_invalid } = report;
-    let parent = |ParentReport { parent, accepted }: &ParentReport| {
+    let RouteReport { route, parents, resolved_refs, partially_invalid } = report;
+    let parent = |ParentReport { place, accepted }: &ParentReport| {
         let always = [("Accepted", accepted), ("ResolvedRefs", resolved_refs)];
         // This one exists only when it is true.
-        let partial =
-            partially_invalid.iter().filter(|_| accepted.holds).map(|verdict| ("PartiallyInvalid", verdict));
+        let partial = partially_invalid.as_deref().filter(|_| accepted.holds);
+        let partial = partial.map(|verdict| ("PartiallyInvalid", verdict));
         ParentStatus {
-            parent_ref: parent.clone(),
+            parent_ref: route.parent_refs()[*place].clone(),
             controller_name: controller.to_owned(),
-            conditions: conditions(*generation, always.into_iter().chain(partial)),
+            conditions: conditions(route.generation(), always.into_iter().chain(partial)),
         }
     };
     RouteStatus { parents: parents.iter().map(parent).collect() }

@@ -268,11 +268,7 @@ impl Subject<'_> {
                 namespace: report.namespace.clone(),
                 name: report.name.clone(),
             },
-            Self::Route(report) => ObjectRef {
-                kind: report.route.kind.to_owned(),
-                namespace: report.route.namespace.clone(),
-                name: report.route.name.clone(),
-            },
+            Self::Route(report) => report.route.reference(),
         }
     }
 }
