@@ -40,6 +40,8 @@ pub struct GatewayReport {
     /// Whether its listeners are served; whether its address is usable is for others to add.
     pub programmed: Verdict,
     pub resolved_refs: Verdict,
+    /// Set when clients without a valid certificate are let in where others are asked for one.
+    pub insecure_frontend: Option<Verdict>,
     /// As in `spec.listeners`.
     pub listeners: Vec<ListenerReport>,
 }
@@ -72,6 +74,20 @@ pub struct RouteReport {
     pub resolved_refs: Verdict,
     /// Set when some of its rules are not served as written.
     pub partially_invalid: Option<Verdict>,
+}
+
+/// What became of a policy, for each Gateway whose routes use what it is for.
+#[derive(Debug, Clone)]
+pub struct PolicyReport {
+    /// `BackendTLSPolicy`.
+    pub kind: &'static str,
+    pub namespace: String,
+    pub name: String,
+    pub generation: Option<i64>,
+    /// Namespaces and names of the Gateways, sorted.
+    pub ancestors: Vec<(String, String)>,
+    pub accepted: Verdict,
+    pub resolved_refs: Verdict,
 }
 
 /// What became of a route at one parent.
