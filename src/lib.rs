@@ -86,6 +86,7 @@ pub mod control;
 pub mod echo;
 pub mod filter;
 pub mod host;
+pub mod l4;
 pub mod listener;
 pub mod live;
 pub mod proxy;

@@ -57,8 +57,13 @@ impl fmt::Debug for Wire {
 impl Wire {
     /// A connection over this transport.
     pub fn new(transport: impl Transport) -> Self {
+        Self::boxed(Box::new(transport))
+    }
+
+    /// The same over one that is boxed already.
+    pub fn boxed(transport: Box<dyn Transport>) -> Self {
         Self(Arc::new(Mutex::new(State {
-            transport: Box::new(transport),
+            transport,
             prefix: BytesMut::new(),
             out: BytesMut::new(),
             received: 0,

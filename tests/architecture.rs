@@ -54,10 +54,14 @@ const TABLE: &[Row] = &[
     ),
     (
         "listener",
-        &["config", "live", "proxy", "routing", "stats", "telemetry", "tls", "wire"],
+        &["config", "l4", "live", "proxy", "routing", "stats", "telemetry", "tls", "wire"],
         &["pingora", "rustls"],
     ),
-    ("l4", &["config", "live", "proxy", "telemetry", "tls"], &["pingora", "rustls"]),
+    (
+        "l4",
+        &["config", "live", "proxy", "routing", "stats", "telemetry", "tls", "upstream", "wire"],
+        &["pingora", "rustls"],
+    ),
     ("resource", &[], &[]),
     ("source", &["config", "resource"], &["k8s_openapi", "kube"]),
     ("compile", &["filter", "host", "reply", "resource", "routing", "tls", "upstream"], &[]),

@@ -13,7 +13,7 @@ use trigate::config::{Limits, ProxyProtocol};
 use trigate::listener::{SocketOptions, Workers};
 use trigate::live::Live;
 use trigate::proxy::{Connection, Gateway};
-use trigate::routing::{GatewayId, SocketId};
+use trigate::routing::{GatewayId, SocketId, Transport};
 use trigate::wire::Wire;
 
 /// How long the accept loop is watched.
@@ -29,7 +29,7 @@ fn options() -> SocketOptions {
     let (name, limits) = ("external".to_owned(), Limits::default());
     let gateway = Gateway { id: GatewayId(0), name, trusted_proxies: Vec::new(), trusted_hops: 0, limits };
     SocketOptions {
-        id: SocketId { gateway: GatewayId(0), port: 80 },
+        id: SocketId { gateway: GatewayId(0), port: 80, transport: Transport::Tcp },
         tls: false,
         addresses: vec!["127.0.0.1:0".parse().unwrap()],
         gateway: Arc::new(gateway),

@@ -20,12 +20,12 @@ use trigate::host::HostPattern;
 use trigate::reply::Reply;
 use trigate::routing::{
     Backends, GatewayId, HeaderMatch, Listener, Matches, PathMatch, PathRank, QueryMatch, Rank, Request,
-    Route, RoutingTable, Rule, RuleName, SocketId, SocketTable, TextMatch, Timeouts,
+    Route, RoutingTable, Rule, RuleName, SocketId, SocketTable, TextMatch, Timeouts, Transport,
 };
 
 const TABLES: usize = 500;
 const REQUESTS_PER_TABLE: usize = 60;
-const SOCKET: SocketId = SocketId { gateway: GatewayId(1), port: 443 };
+const SOCKET: SocketId = SocketId { gateway: GatewayId(1), port: 443, transport: Transport::Tcp };
 
 /// `None` is a listener or a route without a hostname.
 type Hostname = Option<&'static str>;

@@ -15,7 +15,7 @@ spec:
   gatewayClassName: trigate
   listeners:
   - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}, kinds: [{kind: HTTPRoute}]}}
-  - {name: ssh, port: 22, protocol: TCP}
+  - {name: ssh, port: 22, protocol: example.test/QUACK}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

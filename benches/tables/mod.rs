@@ -7,10 +7,10 @@ use trigate::filter::Filters;
 use trigate::host::HostPattern;
 use trigate::routing::{
     Backends, GatewayId, Listener, Matches, PathMatch, PathRank, Rank, Request, Route, RoutingTable, Rule,
-    RuleName, SocketId, SocketTable, Timeouts,
+    RuleName, SocketId, SocketTable, Timeouts, Transport,
 };
 
-pub const SOCKET: SocketId = SocketId { gateway: GatewayId(0), port: 443 };
+pub const SOCKET: SocketId = SocketId { gateway: GatewayId(0), port: 443, transport: Transport::Tcp };
 
 /// `routes` routes, each for a host of its own and all paths: `app-7.example.test`, and every tenth one
 /// `*.wild-10.example.test`.

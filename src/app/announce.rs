@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::control::Opened;
 use crate::host::HostPattern;
 use crate::live::Revision;
-use crate::routing::{Found, Request, SocketId};
+use crate::routing::{Found, Request, SocketId, Transport};
 use http::{HeaderMap, Method};
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
@@ -45,7 +45,7 @@ impl Display for Announcement<'_> {
                 writeln!(f, "    no socket: the object has no listener that can be served")?;
             }
             for socket in sockets {
-                let scheme = if socket.tls { "https" } else { "http" };
+                let scheme = self.scheme(socket);
                 let addresses: Vec<_> = socket.addresses.iter().map(ToString::to_string).collect();
                 writeln!(f, "    {scheme:5}  {}  {}", addresses.join(" "), self.hosts(socket))?;
             }
@@ -66,11 +66,27 @@ impl Display for Announcement<'_> {
 }
 
 impl Announcement<'_> {
+    fn scheme(&self, socket: &Opened) -> &'static str {
+        let table = self.revision.table.socket(socket.id);
+        let bytes = table.is_some_and(|table| table.speaks_no_http());
+        match (socket.id.transport, bytes, socket.tls) {
+            (Transport::Udp, _, _) => "udp",
+            (Transport::Tcp, true, true) => "tls",
+            (Transport::Tcp, true, false) => "tcp",
+            (Transport::Tcp, false, true) => "https",
+            (Transport::Tcp, false, false) => "http",
+        }
+    }
+
     /// The host names that the socket serves, in alphabetical order.
     fn host_patterns(&self, id: SocketId) -> BTreeSet<HostPattern> {
         let table = self.revision.table.socket(id);
         let listeners = table.into_iter().flat_map(|table| table.listeners());
-        listeners.flat_map(|listener| listener.hosts.iter().map(|(pattern, _)| pattern)).collect()
+        let hosts = listeners.flat_map(|listener| listener.hosts.iter().map(|(pattern, _)| pattern));
+        let streams = table.into_iter().flat_map(|table| table.streams());
+        hosts
+            .chain(streams.flat_map(|(_, listener)| listener.hosts.iter().map(|(pattern, _)| pattern)))
+            .collect()
     }
 
     fn hosts(&self, socket: &Opened) -> String {

@@ -4,7 +4,7 @@ use super::counted;
 use crate::bindings::Bindings;
 use crate::compile::{Compiled, Severity, compile};
 use crate::config::{Config, Fault};
-use crate::routing::GatewayId;
+use crate::routing::{GatewayId, Transport};
 use crate::source::{Certificates, Files};
 use crate::tls::dev;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,12 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
     let bindings: Vec<_> = served.into_iter().map(|served| served.binding).collect();
     let compiled = compile(&snapshot, &bindings);
     let name = |id: GatewayId| bindings.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
-    let listeners: Vec<_> = compiled.sockets.keys().map(|id| (name(id.gateway), id.port)).collect();
-    let shared = config.shared_sockets(&listeners);
+    let listeners = |transport| {
+        let ids = compiled.sockets.keys().filter(move |id| id.transport == transport);
+        ids.map(|id| (name(id.gateway), id.port)).collect::<Vec<_>>()
+    };
+    let mut shared = config.shared_sockets(&listeners(Transport::Tcp));
+    shared.extend(config.shared_sockets(&listeners(Transport::Udp)));
     if dump {
         print!("{}", compiled.dump());
     }

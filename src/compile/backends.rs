@@ -3,12 +3,14 @@
 use super::endpoints::{Slices, backend_key, service_key};
 use super::findings::{Fault, Findings, called, listed, there_is};
 use super::grants::{From, To, allows};
+use super::policies::{BackendTlsPolicies, Target};
 use super::trust::roots;
 use crate::resource::{
     Backend, BackendTls, ENVOY_GATEWAY_GROUP, Entry, HttpBackendRef, Resource, Service, ServicePort, Snapshot,
 };
-use crate::upstream::{BackendSpec, EndpointsKey, Protocol, Roots, TlsSpec};
-use std::collections::BTreeSet;
+use crate::routing::GatewayId;
+use crate::upstream::{BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,11 +22,38 @@ pub(super) struct Resolver<'s> {
     keys: BTreeSet<EndpointsKey>,
     /// Services that were reported to have no endpoints.
     reported: BTreeSet<(&'s str, &'s str)>,
+    pub policies: BackendTlsPolicies<'s>,
+    /// The certificates that Gateways show to backends, and that `Backend`s have shown to them.
+    identities: Identities<'s>,
+    /// The Gateways of the route that is compiled, by their places among the bound ones.
+    gateways: Vec<usize>,
+}
+
+/// Our own certificates, for backends that ask for one.
+#[derive(Default)]
+pub(super) struct Identities<'s> {
+    /// By the place among the bound Gateways.
+    pub of_gateways: Vec<(GatewayId, Option<ClientCertificate>)>,
+    /// By namespace and name of a `Backend`.
+    pub of_backends: BTreeMap<(&'s str, &'s str), ClientCertificate>,
 }
 
 impl<'s> Resolver<'s> {
-    pub fn new(snapshot: &'s Snapshot) -> Self {
-        Self { snapshot, slices: Slices::new(snapshot), keys: BTreeSet::new(), reported: BTreeSet::new() }
+    pub fn new(snapshot: &'s Snapshot, policies: BackendTlsPolicies<'s>, identities: Identities<'s>) -> Self {
+        Self {
+            snapshot,
+            slices: Slices::new(snapshot),
+            keys: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            policies,
+            identities,
+            gateways: Vec::new(),
+        }
+    }
+
+    /// What follows is resolved for a route of these Gateways, by their places among the bound ones.
+    pub fn serve(&mut self, gateways: Vec<usize>) {
+        self.gateways = gateways;
     }
 
     /// The backend that a route's reference means.
@@ -53,13 +82,13 @@ impl<'s> Resolver<'s> {
             );
             return Err(Fault::new("RefNotPermitted", message));
         }
-        let grpc = from.kind == "GRPCRoute";
+        let speaks = Speaks::of(from.kind);
         if is_service {
             let entry = found(&self.snapshot.services, namespace, name, "services")?;
-            self.service(entry, *port, grpc, findings)
+            self.service(entry, *port, speaks, findings)
         } else {
             let entry = found(&self.snapshot.backends, namespace, name, "Backends")?;
-            self.backend(entry, grpc, findings)
+            self.backend(entry, speaks, findings)
         }
     }
 
@@ -67,27 +96,44 @@ impl<'s> Resolver<'s> {
         &mut self,
         entry: &'s Entry<Service>,
         port: Option<u16>,
-        grpc: bool,
+        speaks: Speaks,
         findings: &mut Findings,
     ) -> Result<BackendSpec, Fault> {
         let (namespace, name) = entry.object.metadata.key();
-        let port = service_port(&entry.object, port)?;
-        let (port, app_protocol) = match port {
-            Ok(ServicePort { port, app_protocol, .. }) => (*port, app_protocol.as_deref()),
-            Err(external) => (external, None),
+        let port = service_port(&entry.object, port, speaks)?;
+        let (port, section, app_protocol) = match port {
+            Ok(ServicePort { port, name, app_protocol, .. }) => {
+                (*port, name.as_deref(), app_protocol.as_deref())
+            }
+            Err(external) => (external, None, None),
         };
-        if app_protocol == Some("kubernetes.io/wss") {
+        let target = Target { kind: Service::KIND, namespace, name, section };
+        let tls = self.policies.find(target, &self.gateways).filter(|_| speaks.may_use_tls()).cloned();
+        if app_protocol == Some("kubernetes.io/wss") && tls.is_none() {
             let message = format!(
                 "port {port} asks for TLS (kubernetes.io/wss), and nothing says whom to trust; it is spoken to in clear text"
             );
             findings.warning(entry, "spec.ports", &Fault::new("NoBackendTLSPolicy", message));
         }
         self.report_without_endpoints(entry, findings);
-        Ok(BackendSpec {
-            endpoints: self.keep(service_key(namespace, name, port)),
-            protocol: protocol(app_protocol.into_iter(), grpc),
-            tls: None,
-        })
+        let endpoints = self.keep(service_key(namespace, name, port, speaks == Speaks::Datagrams));
+        Ok(self.spec(endpoints, protocol(app_protocol.into_iter(), speaks), tls))
+    }
+
+    /// A backend with its TLS, which is another one for Gateways with a certificate to show.
+    fn spec(&self, endpoints: EndpointsKey, protocol: Protocol, tls: Option<TlsSpec>) -> BackendSpec {
+        let Some(tls) = tls else { return BackendSpec::new(endpoints, protocol, None) };
+        let mut tls_of = Vec::new();
+        // What a `Backend` has shown to itself is for it alone.
+        if tls.client.is_none() {
+            let identities = self.gateways.iter().filter_map(|&place| self.identities.of_gateways.get(place));
+            for (id, identity) in identities {
+                if let Some(identity) = identity {
+                    tls_of.push((id.0, Arc::new(TlsSpec { client: Some(identity.clone()), ..tls.clone() })));
+                }
+            }
+        }
+        BackendSpec { endpoints, protocol, tls: Some(Arc::new(tls)), tls_of }
     }
 
     /// In files nobody makes EndpointSlices, and a Service without them answers 503 with no other sign.
@@ -109,7 +155,7 @@ impl<'s> Resolver<'s> {
     fn backend(
         &mut self,
         entry: &Entry<Backend>,
-        grpc: bool,
+        speaks: Speaks,
         findings: &mut Findings,
     ) -> Result<BackendSpec, Fault> {
         let (namespace, name) = entry.object.metadata.key();
@@ -150,21 +196,12 @@ impl<'s> Resolver<'s> {
             findings.error(entry, "spec.tls", &fault);
             Fault::new("UnsupportedProtocol", message)
         })?;
-        if let Some(tls) = spec.tls.as_deref()
-            && tls.client_certificate_ref.is_some()
-        {
-            let message = "a certificate of our own is not sent to backends yet";
-            findings.warning(
-                entry,
-                "spec.tls.clientCertificateRef",
-                &Fault::new("UnsupportedValue", message),
-            );
-        }
-        Ok(BackendSpec {
-            endpoints: self.keep(backend_key(namespace, name)),
-            protocol: protocol(spec.app_protocols.iter().map(|text| &**text), grpc),
-            tls: tls.map(Arc::new),
-        })
+        let target = Target { kind: Backend::KIND, namespace, name, section: None };
+        let of_policy = self.policies.find(target, &self.gateways).cloned();
+        let tls = tls.or(of_policy).filter(|_| speaks.may_use_tls());
+        let endpoints = self.keep(backend_key(namespace, name));
+        let protocol = protocol(spec.app_protocols.iter().map(|text| &**text), speaks);
+        Ok(self.spec(endpoints, protocol, tls))
     }
 
     fn tls(&self, entry: &Entry<Backend>, tls: &BackendTls) -> Result<TlsSpec, Fault> {
@@ -182,7 +219,8 @@ impl<'s> Resolver<'s> {
             let well_known = tls.well_known_ca_certificates.as_deref();
             roots(self.snapshot, &entry.object.metadata.namespace, &tls.ca_certificate_refs, well_known)?
         };
-        Ok(TlsSpec { server_name, roots, subject_alt_names: Vec::new() })
+        let client = self.identities.of_backends.get(&entry.object.metadata.key()).cloned();
+        Ok(TlsSpec { server_name, roots, subject_alt_names: Vec::new(), client })
     }
 
     /// The key as it is kept already: the same set of endpoints serves many rules.
@@ -208,7 +246,11 @@ fn found<'s, T: Resource>(
 }
 
 /// The port of a Service that a reference means. The number alone for an ExternalName, which needs no ports.
-fn service_port(service: &Service, port: Option<u16>) -> Result<Result<&ServicePort, u16>, Fault> {
+fn service_port(
+    service: &Service,
+    port: Option<u16>,
+    speaks: Speaks,
+) -> Result<Result<&ServicePort, u16>, Fault> {
     let (namespace, name) = service.metadata.key();
     let called = called(Service::KIND, namespace, name);
     let ports = || {
@@ -233,10 +275,13 @@ fn service_port(service: &Service, port: Option<u16>) -> Result<Result<&ServiceP
             format!("the reference to {called} names no port; {}", ports()),
         ));
     };
-    match service.spec.ports.iter().find(|port| port.port == number) {
-        Some(port) if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") => {
-            let protocol = port.protocol.as_deref().unwrap_or_default();
-            Err(Fault::new("UnsupportedProtocol", format!("port {number} of {called} is for {protocol}")))
+    let transport = |port: &ServicePort| port.protocol.clone().unwrap_or_else(|| "TCP".into());
+    // One number may be a port for TCP and another one for UDP, as for DNS.
+    let of_number = service.spec.ports.iter().filter(|port| port.port == number);
+    match of_number.max_by_key(|port| *transport(port) == *speaks.transport()) {
+        Some(port) if *transport(port) != *speaks.transport() => {
+            let message = format!("port {number} of {called} is for {}", transport(port));
+            Err(Fault::new("UnsupportedProtocol", message))
         }
         Some(port) => Ok(Ok(port)),
         None if service.spec.r#type.as_deref() == Some("ExternalName") => Ok(Err(number)),
@@ -245,7 +290,41 @@ fn service_port(service: &Service, port: Option<u16>) -> Result<Result<&ServiceP
 }
 
 /// What is spoken to a backend (GEP-1911). Names that are not known say nothing; WebSocket is HTTP/1.1.
-fn protocol<'a>(mut names: impl Iterator<Item = &'a str>, grpc: bool) -> Protocol {
+fn protocol<'a>(mut names: impl Iterator<Item = &'a str>, speaks: Speaks) -> Protocol {
     let h2c = names.any(|name| matches!(name, "kubernetes.io/h2c" | "gateway.envoyproxy.io/h2c"));
-    if grpc || h2c { Protocol::Http2 } else { Protocol::Http1 }
+    match speaks {
+        Speaks::Streams | Speaks::Datagrams => Protocol::Opaque,
+        Speaks::Grpc => Protocol::Http2,
+        Speaks::Http if h2c => Protocol::Http2,
+        Speaks::Http => Protocol::Http1,
+    }
+}
+
+/// What the routes of a kind have spoken to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Http,
+    Grpc,
+    Streams,
+    Datagrams,
+}
+
+impl Speaks {
+    fn of(kind: &str) -> Self {
+        match kind {
+            "GRPCRoute" => Self::Grpc,
+            "TLSRoute" | "TCPRoute" => Self::Streams,
+            "UDPRoute" => Self::Datagrams,
+            _ => Self::Http,
+        }
+    }
+
+    /// The protocol of a Service's port.
+    fn transport(self) -> &'static str {
+        if self == Self::Datagrams { "UDP" } else { "TCP" }
+    }
+
+    fn may_use_tls(self) -> bool {
+        self != Self::Datagrams
+    }
 }

@@ -72,7 +72,13 @@ impl Reader<'_> {
         (certificates, verdict)
     }
 
-    fn read(&mut self, from: &str, reference: &ObjectReference) -> (Option<Arc<Certificate>>, Option<Fault>) {
+    /// The certificate that an object of namespace `from` refers to on behalf of a Gateway, and what is wrong with
+    /// it. Both, when an earlier one is still good.
+    pub fn read(
+        &mut self,
+        from: &str,
+        reference: &ObjectReference,
+    ) -> (Option<Arc<Certificate>>, Option<Fault>) {
         let ObjectReference { group, kind, namespace, name } = reference;
         let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Secret"));
         let namespace = namespace.as_deref().unwrap_or(from);

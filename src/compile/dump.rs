@@ -1,9 +1,11 @@
 //! What a compilation made, as a page of text: the table in the words of `routing::dump`, then all the rest.
 
-use super::{Compiled, GatewayReport, ListenerReport, ParentReport, RouteReport, SocketSpec, Verdict};
+use super::{
+    Compiled, GatewayReport, ListenerReport, ParentReport, PolicyReport, RouteReport, SocketSpec, Verdict,
+};
 use crate::resource::ParentRef;
-use crate::routing::{GatewayId, Page, dump};
-use crate::tls::{TlsListener, TlsMode};
+use crate::routing::{GatewayId, Page, dump, socket_name};
+use crate::tls::{Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode};
 use crate::upstream::{Address, BackendSpec, ClusterSpec, EndpointsSpec, Protocol, Roots, TlsSpec};
 
 impl Compiled {
@@ -23,12 +25,16 @@ impl Compiled {
         }
         page.open(0, "sockets");
         for (id, spec) in &self.sockets {
-            dump_socket(&format!("{} {}", gateway(id.gateway), id.port), spec, &mut page);
+            dump_socket(&socket_name(*id, gateway), spec, &mut page);
         }
         page.open(0, "gateways");
         self.gateways.iter().for_each(|report| dump_gateway(report, &mut page));
         page.open(0, "routes");
         self.routes.iter().for_each(|report| dump_route(report, &mut page));
+        if !self.policies.is_empty() {
+            page.open(0, "policies");
+            self.policies.iter().for_each(|report| dump_policy(report, &mut page));
+        }
         page.open(0, "diagnostics");
         self.diagnostics.iter().for_each(|diagnostic| page.item(1, diagnostic));
         page.into_text()
@@ -38,26 +44,34 @@ impl Compiled {
 fn dump_cluster(cluster: &ClusterSpec, page: &mut Page) {
     let ClusterSpec { name, backends, connect_timeout: _ } = cluster;
     page.open(1, name);
-    for BackendSpec { endpoints, protocol, tls } in backends {
+    for BackendSpec { endpoints, protocol, tls, tls_of } in backends {
         let protocol = match protocol {
             Protocol::Http1 => "HTTP/1.1",
             Protocol::Http2 => "HTTP/2",
+            Protocol::Opaque => "bytes",
         };
         let tls = tls.as_ref().map(|tls| tls_words(tls)).unwrap_or_default();
-        page.pair(2, &endpoints.0, format!("{protocol}{tls}"));
+        let shown: Vec<String> = tls_of.iter().map(|(gateway, _)| gateway.to_string()).collect();
+        let shown = match shown.is_empty() {
+            true => String::new(),
+            false => format!(", with the certificate of gateway {}", shown.join(", ")),
+        };
+        page.pair(2, &endpoints.0, format!("{protocol}{tls}{shown}"));
     }
 }
 
 fn tls_words(tls: &TlsSpec) -> String {
-    let TlsSpec { server_name, roots, subject_alt_names } = tls;
+    let TlsSpec { server_name, roots, subject_alt_names, client } = tls;
     let roots = match roots {
         Roots::System => "verified by the system's authorities".to_owned(),
+        Roots::Given(certificates) if certificates.is_empty() => "with nobody to trust".to_owned(),
         Roots::Given(certificates) => format!("verified by {} given authorities", certificates.len()),
         Roots::Unverified => "not verified".to_owned(),
     };
     let names =
         if subject_alt_names.is_empty() { String::new() } else { format!(", names {subject_alt_names:?}") };
-    format!(" over TLS to {server_name}, {roots}{names}")
+    let own = if client.is_some() { ", with a certificate of our own" } else { "" };
+    format!(" over TLS to {server_name}, {roots}{names}{own}")
 }
 
 fn endpoints_words(spec: &EndpointsSpec) -> String {
@@ -77,23 +91,37 @@ fn endpoints_words(spec: &EndpointsSpec) -> String {
 fn dump_socket(name: &str, spec: &SocketSpec, page: &mut Page) {
     match spec {
         SocketSpec::Http => page.entry(1, name, "HTTP"),
+        SocketSpec::Tcp => page.entry(1, name, "TCP"),
+        SocketSpec::Udp => page.entry(1, name, "UDP"),
         SocketSpec::Tls(listeners) => {
             page.open(1, name);
             for TlsListener { hostname, mode } in listeners {
                 let words = match mode {
-                    TlsMode::Terminate { certificates } if certificates.is_empty() => {
-                        "no certificate".to_owned()
-                    }
-                    TlsMode::Terminate { certificates } => {
-                        let names: Vec<_> =
-                            certificates.iter().map(|certificate| certificate.name.as_str()).collect();
-                        format!("terminates with {}", names.join(", "))
-                    }
+                    TlsMode::Terminate(termination) => termination_words(termination),
+                    TlsMode::Passthrough => "passed through".to_owned(),
                 };
                 page.pair(2, hostname, words);
             }
         }
     }
+}
+
+fn termination_words(termination: &Termination) -> String {
+    let Termination { certificates, clients, carried } = termination;
+    if certificates.is_empty() {
+        return "no certificate".to_owned();
+    }
+    let names: Vec<_> = certificates.iter().map(|certificate| certificate.name.as_str()).collect();
+    let bytes = if *carried == Carried::Bytes { ", carries bytes" } else { "" };
+    let clients = clients.as_ref().map(|ClientValidation { authorities, mode, told }| {
+        let mode = match mode {
+            ClientMode::ValidOnly => "",
+            ClientMode::InsecureFallback => " or of nobody",
+        };
+        let told = if told.is_some() { ", of which backends are told" } else { "" };
+        format!(", asks for certificates of {} authorities{mode}{told}", authorities.len())
+    });
+    format!("terminates with {}{bytes}{}", names.join(", "), clients.unwrap_or_default())
 }
 
 fn dump_gateway(report: &GatewayReport, page: &mut Page) {
@@ -106,12 +134,16 @@ fn dump_gateway(report: &GatewayReport, page: &mut Page) {
         accepted,
         programmed,
         resolved_refs,
+        insecure_frontend,
         listeners,
     } = report;
     page.open(1, format!("{namespace}/{name} as {binding}"));
     page.entry(2, "Accepted", words(accepted));
     page.entry(2, "Programmed", words(programmed));
     page.entry(2, "ResolvedRefs", words(resolved_refs));
+    if let Some(verdict) = insecure_frontend {
+        page.entry(2, "InsecureFrontendValidationMode", words(verdict));
+    }
     for listener in listeners {
         let ListenerReport {
             name,
@@ -149,6 +181,15 @@ fn dump_route(report: &RouteReport, page: &mut Page) {
     if let Some(verdict) = partially_invalid {
         page.entry(2, "PartiallyInvalid", words(verdict));
     }
+}
+
+fn dump_policy(report: &PolicyReport, page: &mut Page) {
+    let PolicyReport { kind, namespace, name, generation: _, ancestors, accepted, resolved_refs } = report;
+    page.open(1, format!("{kind} {namespace}/{name}"));
+    let names: Vec<_> = ancestors.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+    page.entry(2, "ancestors", format!("[{}]", names.join(", ")));
+    page.entry(2, "Accepted", words(accepted));
+    page.entry(2, "ResolvedRefs", words(resolved_refs));
 }
 
 fn parent_words(parent: &ParentRef) -> String {

@@ -46,9 +46,10 @@ impl<'s> Slices<'s> {
     }
 }
 
-/// The key of a Service's port.
-pub(super) fn service_key(namespace: &str, name: &str, port: u16) -> EndpointsKey {
-    EndpointsKey(format!("service/{namespace}/{name}/{port}").into())
+/// The key of a Service's port. One number may be a port for TCP and another one for UDP.
+pub(super) fn service_key(namespace: &str, name: &str, port: u16, udp: bool) -> EndpointsKey {
+    let transport = if udp { "/udp" } else { "" };
+    EndpointsKey(format!("service/{namespace}/{name}/{port}{transport}").into())
 }
 
 /// The key of a Backend.
@@ -59,12 +60,12 @@ pub(super) fn backend_key(namespace: &str, name: &str) -> EndpointsKey {
 fn resolve(snapshot: &Snapshot, slices: &Slices<'_>, key: &EndpointsKey) -> EndpointsSpec {
     let parts: Vec<&str> = key.0.split('/').collect();
     let found = match parts.as_slice() {
-        ["service", namespace, name, port] => {
+        ["service", namespace, name, port, rest @ ..] => {
             let service = snapshot.services.get(namespace, name);
-            let port = port.parse().ok();
-            service
-                .zip(port)
-                .map(|(service, port)| of_service(&service.object, port, slices.of(namespace, name)))
+            let (port, transport) = (port.parse().ok(), if rest == ["udp"] { "UDP" } else { "TCP" });
+            service.zip(port).map(|(service, port)| {
+                of_service(&service.object, (port, transport), slices.of(namespace, name))
+            })
         }
         ["backend", namespace, name] => {
             snapshot.backends.get(namespace, name).map(|backend| of_backend(&backend.object))
@@ -75,7 +76,8 @@ fn resolve(snapshot: &Snapshot, slices: &Slices<'_>, key: &EndpointsKey) -> Endp
 }
 
 /// The endpoints of a Service's port, which is the one that clients of the Service would use.
-fn of_service(service: &Service, port: u16, slices: &[&EndpointSlice]) -> EndpointsSpec {
+fn of_service(service: &Service, wanted: (u16, &str), slices: &[&EndpointSlice]) -> EndpointsSpec {
+    let (port, transport) = wanted;
     let spec = &service.spec;
     if spec.r#type.as_deref() == Some("ExternalName") {
         return match &spec.external_name {
@@ -83,7 +85,9 @@ fn of_service(service: &Service, port: u16, slices: &[&EndpointSlice]) -> Endpoi
             None => EndpointsSpec::Addresses(Vec::new()),
         };
     }
-    let Some(port) = spec.ports.iter().find(|known| known.port == port) else {
+    let is_wanted =
+        |known: &&ServicePort| known.port == port && known.protocol.as_deref().unwrap_or("TCP") == transport;
+    let Some(port) = spec.ports.iter().find(is_wanted) else {
         return EndpointsSpec::Addresses(Vec::new());
     };
     let family = family(service, slices);

@@ -275,9 +275,10 @@ fn sendable(path: &str) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::backends::Resolver;
+    use super::super::backends::{Identities, Resolver};
     use super::super::findings::Findings;
     use super::super::grants::From;
+    use super::super::policies::BackendTlsPolicies;
     use super::*;
     use crate::resource::Snapshot;
     use crate::routing::{Route, RuleName};
@@ -290,10 +291,12 @@ mod tests {
     fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remarks) {
         let snapshot = Snapshot::default();
         let route = Arc::new(Route { kind: "HTTPRoute", namespace: "default".into(), name: "app".into() });
+        let mut findings = Findings::default();
+        let policies = BackendTlsPolicies::new(&snapshot, &mut findings);
         let mut aside = Aside {
-            backends: &mut Resolver::new(&snapshot),
+            backends: &mut Resolver::new(&snapshot, policies, Identities::default()),
             clusters: &mut Vec::new(),
-            findings: &mut Findings::default(),
+            findings: &mut findings,
             from: From { kind: "HTTPRoute", namespace: "default" },
             rule: &RuleName { route, index: 0, name: None },
             connect_timeout: Duration::ZERO,

@@ -3,14 +3,15 @@
 use super::Binding;
 use super::certificates::Reader;
 use super::findings::{Fault, Findings, listed, nearest};
+use super::frontend::{self, Frontend};
 use super::report::Verdict;
 use crate::host::{HostIndex, HostPattern};
 use crate::resource::{
-    Diagnostic, Entry, GATEWAY_GROUP, Gateway, GatewaySpec, Listener, ListenerTls, ObjectRef, Severity,
-    Snapshot,
+    Diagnostic, Entry, GATEWAY_GROUP, Gateway, GatewaySpec, Listener, ObjectRef, Severity, Snapshot,
 };
 use crate::routing::PathIndex;
-use crate::tls::Certificate;
+use crate::tls::{Certificate, ClientValidation};
+use crate::upstream::ClientCertificate;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,6 +21,12 @@ pub(super) struct Bound<'s> {
     pub entry: &'s Entry<Gateway>,
     /// As in `spec.listeners`.
     pub listeners: Vec<Listening<'s>>,
+    /// On the references of the Gateway itself.
+    pub resolved_refs: Verdict,
+    /// What it shows to backends.
+    pub identity: Option<ClientCertificate>,
+    /// Whether clients without a valid certificate are let in where others are asked for one.
+    pub insecure_frontend: bool,
 }
 
 /// A listener with what is known of it, and with the routes that attach to it later.
@@ -34,15 +41,19 @@ pub(super) struct Listening<'s> {
     pub conflicted: Verdict,
     /// Empty for a listener in clear text.
     pub certificates: Vec<Arc<Certificate>>,
+    /// What is asked of clients.
+    pub clients: Option<ClientValidation>,
     /// Accepted routes.
     pub attached: u32,
     pub grpc: bool,
     pub hosts: HostIndex<PathIndex>,
+    /// Rules of TLSRoutes, TCPRoutes and UDPRoutes, by their places in the table.
+    pub streams: HostIndex<u32>,
 }
 
 /// The protocols that can share a port with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     ClearText,
     Tls,
     Tcp,
@@ -50,9 +61,24 @@ enum Family {
 }
 
 impl Listening<'_> {
+    /// What it speaks; `None` for a listener that is not accepted.
+    pub fn family(&self) -> Option<Family> {
+        family(&self.written.protocol)
+    }
+
+    /// Whether a backend ends TLS.
+    pub fn passes_through(&self) -> bool {
+        is_passthrough(self.written)
+    }
+
     /// Whether TLS is terminated here.
     pub fn terminates(&self) -> bool {
-        family(&self.written.protocol) == Some(Family::Tls)
+        self.family() == Some(Family::Tls) && !self.passes_through()
+    }
+
+    /// Whether HTTP is spoken here, in TLS or in clear text.
+    pub fn speaks_http(&self) -> bool {
+        matches!(&*self.written.protocol, "HTTP" | "HTTPS")
     }
 
     /// Whether requests can reach it.
@@ -85,8 +111,11 @@ pub(super) fn bind<'s>(
         match snapshot.gateways.get(&binding.namespace, &binding.object) {
             Some(entry) => {
                 note_not_served(entry, findings);
-                let listeners = Judge { entry, certificates, findings }.listeners();
-                bound.push(Bound { binding, entry, listeners });
+                let (identity, resolved_refs) = identity(entry, certificates, findings);
+                let frontend = Frontend::read(snapshot, entry, findings);
+                let insecure_frontend = frontend.is_insecure();
+                let listeners = Judge { entry, certificates, frontend, findings }.listeners();
+                bound.push(Bound { binding, entry, listeners, resolved_refs, identity, insecure_frontend });
             }
             None => findings.push(unbound(snapshot, binding)),
         }
@@ -133,25 +162,48 @@ fn unbound(snapshot: &Snapshot, binding: &Binding) -> Diagnostic {
     }
 }
 
+/// The certificate that a Gateway shows to backends (`spec.tls.backend`, GEP-3155), and the verdict on its
+/// reference. A Gateway whose certificate is broken shows none.
+fn identity(
+    entry: &Entry<Gateway>,
+    certificates: &mut Reader<'_>,
+    findings: &mut Findings,
+) -> (Option<ClientCertificate>, Verdict) {
+    let backend = entry.object.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+    let Some(reference) = backend.and_then(|backend| backend.client_certificate_ref.as_ref()) else {
+        return (None, Verdict::yes("ResolvedRefs"));
+    };
+    let (certificate, fault) = certificates.read(&entry.object.metadata.namespace, reference);
+    let identity = certificate.map(|certificate| ClientCertificate(certificate.key.clone()));
+    let verdict = match fault {
+        None => Verdict::yes("ResolvedRefs"),
+        Some(Fault { reason, message }) => {
+            let reason =
+                if reason == "InvalidCertificateRef" { "InvalidClientCertificateRef" } else { reason };
+            let fault = Fault::new(reason, message);
+            findings.error(entry, "spec.tls.backend.clientCertificateRef", &fault);
+            Verdict::no(fault.reason, fault.message)
+        }
+    };
+    (identity, verdict)
+}
+
 /// Notes what a Gateway asks for and does not get, where its listeners are served all the same.
 fn note_not_served(entry: &Entry<Gateway>, findings: &mut Findings) {
     let spec = &entry.object.spec;
     let mut note = |field: &str, message: &str| {
         findings.warning(entry, field, &Fault::new("UnsupportedValue", message));
     };
-    if spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()) {
-        note("spec.tls.backend", "a certificate of our own is not sent to backends yet");
-    }
     if spec.default_scope.as_deref() == Some("All") {
         note("spec.defaultScope", "routes attach only to Gateways that they name");
     }
     if !spec.addresses.is_empty() && entry.place.is_some() {
         note("spec.addresses", "without a cluster the addresses are those that proxy.toml binds");
     }
-    let options =
-        |listener: &Listener| listener.tls.as_ref().and_then(|tls| tls.options.iter().next().map(|_| ()));
-    if spec.listeners.iter().any(|listener| options(listener).is_some()) {
-        note("spec.listeners", "no option under `tls.options` is known; they are ignored");
+    let options = spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    if options.flat_map(|tls| tls.options.iter()).any(|(name, _)| name != frontend::TELL) {
+        let message = format!("under `tls.options` only {} is known; others are ignored", frontend::TELL);
+        note("spec.listeners", &message);
     }
 }
 
@@ -159,6 +211,7 @@ fn note_not_served(entry: &Entry<Gateway>, findings: &mut Findings) {
 struct Judge<'a, 'r, 's> {
     entry: &'s Entry<Gateway>,
     certificates: &'a mut Reader<'r>,
+    frontend: Frontend,
     findings: &'a mut Findings,
 }
 
@@ -194,8 +247,8 @@ impl<'s> Judge<'_, '_, 's> {
         if let Some(fault) = unsupported_protocol(&written.protocol) {
             self.refuse(&mut acceptance, ".protocol", &fault);
         }
-        for (field, fault) in unsupported_tls(&self.entry.object.spec, written) {
-            self.refuse(&mut acceptance, field, &fault);
+        if let Some(fault) = unsupported_mode(written) {
+            self.refuse(&mut acceptance, ".tls.mode", &fault);
         }
         let hostname = self.hostname(&mut acceptance, written);
         let (kinds, invalid) = kinds(written);
@@ -206,13 +259,14 @@ impl<'s> Judge<'_, '_, 's> {
             resolved_refs = Verdict::no(fault.reason, fault.message);
         }
         let mut certificates = Vec::new();
-        if family(&written.protocol) == Some(Family::Tls) && !is_passthrough(written.tls.as_deref()) {
+        if family(&written.protocol) == Some(Family::Tls) && !is_passthrough(written) {
             let (found, verdict) = self.certificates.of_listener(self.entry, place, written, self.findings);
             certificates = found;
             if !verdict.holds {
                 resolved_refs = verdict;
             }
         }
+        let clients = self.clients(&mut acceptance, written, &mut resolved_refs);
         Listening {
             written,
             hostname,
@@ -224,14 +278,36 @@ impl<'s> Judge<'_, '_, 's> {
                 None => Verdict::no("NoConflicts", ""),
             },
             certificates,
+            clients,
             attached: 0,
             grpc: false,
             hosts: HostIndex::default(),
+            streams: HostIndex::default(),
         }
     }
 
+    /// What is asked of a listener's clients. Where that is not clear, nobody is let in.
+    fn clients(
+        &mut self,
+        acceptance: &mut Acceptance,
+        written: &Listener,
+        resolved_refs: &mut Verdict,
+    ) -> Option<ClientValidation> {
+        let asked = self.frontend.of(written)?.clone();
+        if let (Some(fault), true) = (&asked.unresolved, resolved_refs.holds) {
+            *resolved_refs = Verdict::no(fault.reason, fault.message.clone());
+        }
+        // It stands where the fault is, once for all listeners.
+        if let (Some(fault), true) = (&asked.fault, acceptance.verdict.holds) {
+            acceptance.verdict = Verdict::no(fault.reason, fault.message.clone());
+        }
+        asked.validation(written).map_err(|fault| self.refuse(acceptance, ".tls.options", &fault)).ok()
+    }
+
     fn hostname(&mut self, acceptance: &mut Acceptance, written: &Listener) -> HostPattern {
-        let Some(text) = written.hostname.as_deref().filter(|name| !name.is_empty()) else {
+        // The names of connections without TLS are not known (`hostname` is ignored then, the Gateway API says).
+        let named = !matches!(family(&written.protocol), Some(Family::Tcp | Family::Udp));
+        let Some(text) = written.hostname.as_deref().filter(|name| named && !name.is_empty()) else {
             return HostPattern::Any;
         };
         HostPattern::parse(text).unwrap_or_else(|| {
@@ -250,7 +326,7 @@ impl<'s> Judge<'_, '_, 's> {
     }
 }
 
-fn family(protocol: &str) -> Option<Family> {
+pub(super) fn family(protocol: &str) -> Option<Family> {
     match protocol {
         "HTTP" => Some(Family::ClearText),
         "HTTPS" | "TLS" => Some(Family::Tls),
@@ -261,45 +337,40 @@ fn family(protocol: &str) -> Option<Family> {
 }
 
 fn unsupported_protocol(protocol: &str) -> Option<Fault> {
-    let message = match protocol {
-        "HTTP" | "HTTPS" => return None,
-        "TLS" | "TCP" | "UDP" => format!("{protocol} listeners are not served yet"),
-        _ => format!("protocol `{protocol}` is not known; write HTTP or HTTPS"),
+    family(protocol).is_none().then(|| {
+        let message = format!("protocol `{protocol}` is not known; there are HTTP, HTTPS, TLS, TCP and UDP");
+        Fault::new("UnsupportedProtocol", message)
+    })
+}
+
+fn unsupported_mode(listener: &Listener) -> Option<Fault> {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode.as_deref()).unwrap_or("Terminate");
+    let message = match (&*listener.protocol, mode) {
+        ("HTTPS", "Passthrough") => {
+            "an HTTPS listener cannot pass TLS through; use protocol TLS, or mode Terminate".to_owned()
+        }
+        ("HTTPS" | "TLS", other) if !matches!(other, "Terminate" | "Passthrough") => {
+            format!("there is no mode `{other}`; there are Terminate and Passthrough")
+        }
+        _ => return None,
     };
-    Some(Fault::new("UnsupportedProtocol", message))
+    Some(Fault::new("UnsupportedValue", message))
 }
 
-/// What TLS settings ask for and cannot have: serving without them would be less safe than not serving.
-fn unsupported_tls(spec: &GatewaySpec, listener: &Listener) -> Vec<(&'static str, Fault)> {
-    if &*listener.protocol != "HTTPS" {
-        return Vec::new();
-    }
-    let mut faults = Vec::new();
-    if is_passthrough(listener.tls.as_deref()) {
-        let message = "an HTTPS listener cannot pass TLS through; use protocol TLS, or mode Terminate";
-        faults.push((".tls.mode", Fault::new("UnsupportedValue", message)));
-    }
-    let frontend = spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
-    let asks_clients = frontend.is_some_and(|frontend| {
-        let of_port = frontend.per_port.iter().find(|of_port| of_port.port == listener.port);
-        let config = of_port.map(|of_port| &of_port.tls).or(frontend.default.as_ref());
-        config.is_some_and(|config| config.validation.is_some())
-    });
-    if asks_clients {
-        let message = "client certificates (spec.tls.frontend) cannot be validated yet, so nobody is let in";
-        faults.push((".tls", Fault::new("UnsupportedValue", message)));
-    }
-    faults
-}
-
-fn is_passthrough(tls: Option<&ListenerTls>) -> bool {
-    tls.and_then(|tls| tls.mode.as_deref()) == Some("Passthrough")
+fn is_passthrough(listener: &Listener) -> bool {
+    listener.tls.as_ref().and_then(|tls| tls.mode.as_deref()) == Some("Passthrough")
 }
 
 /// The kinds of routes that may attach, and what is wrong with others that were asked for.
 fn kinds(listener: &Listener) -> (Vec<&'static str>, Vec<Fault>) {
     let supported: &[&'static str] = match &*listener.protocol {
         "HTTP" | "HTTPS" => &["HTTPRoute", "GRPCRoute"],
+        // A TCPRoute takes a listener's whole traffic, so it attaches to one that is told apart by names only
+        // where that is asked for.
+        "TLS" if is_passthrough(listener) || listener.allowed_routes.kinds.is_empty() => &["TLSRoute"],
+        "TLS" => &["TLSRoute", "TCPRoute"],
+        "TCP" => &["TCPRoute"],
+        "UDP" => &["UDPRoute"],
         _ => &[],
     };
     let asked = &listener.allowed_routes.kinds;
@@ -351,6 +422,10 @@ fn conflicts(spec: &GatewaySpec) -> Vec<Option<Fault>> {
                     other.protocol, one.protocol
                 );
                 return Some(Fault::new("ProtocolConflict", message));
+            }
+            if matches!(family_of_one, Family::Tcp | Family::Udp) {
+                let message = format!("{with} is for {}, too, and neither is served", other.protocol);
+                return Some(Fault::new("HostnameConflict", message));
             }
             let host =
                 |listener: &Listener| listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();

@@ -3,7 +3,8 @@
 //! No clock, environment, log or network; it never fails, it returns diagnostics. One file per pass:
 //!
 //! ```text
-//! gateways ▸ certificates ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table ▸ endpoints
+//! gateways (certificates, frontend) ▸ policies ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table
+//! ▸ endpoints
 //! ```
 
 mod aside;
@@ -16,10 +17,12 @@ mod durations;
 mod endpoints;
 mod filters;
 mod findings;
+mod frontend;
 mod gateways;
 mod grants;
 mod matches;
 mod parents;
+mod policies;
 mod report;
 mod routes;
 mod rules;
@@ -30,15 +33,18 @@ mod trust;
 pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
 pub use certificates::Certificates;
 pub use endpoints::endpoints;
-pub use report::{GatewayReport, ListenerReport, ParentReport, ReportedRoute, RouteReport, Verdict};
+pub use report::{
+    GatewayReport, ListenerReport, ParentReport, PolicyReport, ReportedRoute, RouteReport, Verdict,
+};
 
 use crate::resource::Snapshot;
-use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable};
-use crate::tls::{TlsListener, TlsMode};
-use crate::upstream::{ClusterSpec, EndpointsKey, EndpointsSpec};
-use backends::Resolver;
+use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable, StreamListener, Transport};
+use crate::tls::{Carried, Termination, TlsListener, TlsMode};
+use crate::upstream::{ClientCertificate, ClusterSpec, EndpointsKey, EndpointsSpec};
+use backends::{Identities, Resolver};
 use findings::Findings;
-use gateways::{Bound, Listening};
+use gateways::{Bound, Family, Listening};
+use policies::BackendTlsPolicies;
 use std::collections::BTreeMap;
 use table::Filling;
 
@@ -70,6 +76,8 @@ pub struct Compiled {
     pub gateways: Vec<GatewayReport>,
     /// What became of all routes: the oldest first, then by namespace and name.
     pub routes: Vec<RouteReport>,
+    /// What became of all policies.
+    pub policies: Vec<PolicyReport>,
 }
 
 /// What a socket speaks.
@@ -79,6 +87,10 @@ pub enum SocketSpec {
     Http,
     /// TLS first. The listeners are told apart by SNI.
     Tls(Vec<TlsListener>),
+    /// Bytes, which go to a backend.
+    Tcp,
+    /// Datagrams, which go to a backend.
+    Udp,
 }
 
 /// What a snapshot means for the gateways that `bindings` name, with nothing served before.
@@ -92,9 +104,11 @@ pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certifi
     let mut findings = Findings::default();
     let mut reader = certificates::Reader { snapshot, before, now: Certificates::default() };
     let mut bound = gateways::bind(snapshot, bindings, &mut reader, &mut findings);
+    let policies = BackendTlsPolicies::new(snapshot, &mut findings);
+    let identities = identities(snapshot, &bound, &mut reader, &mut findings);
     let rules = rules::Rules {
         regexes: matches::Regexes::default(),
-        backends: Resolver::new(snapshot),
+        backends: Resolver::new(snapshot, policies, identities),
         clusters: Vec::new(),
     };
     let mut filling = Filling::new(snapshot, &mut bound, rules);
@@ -103,6 +117,9 @@ pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certifi
     let keys =
         compiled.clusters.iter().flat_map(|cluster| &cluster.backends).map(|backend| &backend.endpoints);
     let endpoints = endpoints(snapshot, keys);
+    let names = bound.iter().map(|bound| bound.entry.object.metadata.key());
+    let names: Vec<_> = names.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect();
+    let policies = compiled.backends.policies.report(&names);
     let gateways = bound.iter().map(report).collect();
     let (sockets, tables) = sockets(bound);
     Compiled {
@@ -114,36 +131,83 @@ pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certifi
         certificates: reader.now,
         gateways,
         routes,
+        policies,
     }
+}
+
+/// Our own certificates, for backends that ask for one.
+fn identities<'s>(
+    snapshot: &'s Snapshot,
+    bound: &[Bound<'_>],
+    reader: &mut certificates::Reader<'_>,
+    findings: &mut Findings,
+) -> Identities<'s> {
+    let of_gateways = bound.iter().map(|bound| (bound.binding.id, bound.identity.clone())).collect();
+    let mut identities = Identities { of_gateways, ..Identities::default() };
+    for entry in snapshot.backends.iter() {
+        let tls = entry.object.spec.tls.as_deref();
+        let Some(reference) = tls.and_then(|tls| tls.client_certificate_ref.as_ref()) else { continue };
+        let (certificate, fault) = reader.read(&entry.object.metadata.namespace, reference);
+        if let Some(certificate) = certificate {
+            let identity = ClientCertificate(certificate.key.clone());
+            identities.of_backends.insert(entry.object.metadata.key(), identity);
+        }
+        if let Some(fault) = fault {
+            findings.error(entry, "spec.tls.clientCertificateRef", &fault);
+        }
+    }
+    identities
 }
 
 /// The sockets of all gateways with the listeners that share them.
 fn sockets(bound: Vec<Bound<'_>>) -> (BTreeMap<SocketId, SocketSpec>, Vec<(SocketId, SocketTable)>) {
     let mut sockets = BTreeMap::new();
     let mut tables: BTreeMap<SocketId, SocketTable> = BTreeMap::new();
-    for Bound { binding, entry, listeners } in bound {
+    for Bound { binding, entry, listeners, .. } in bound {
         let metadata = &entry.object.metadata;
         for listening in listeners.into_iter().filter(|listening| listening.accepted.holds) {
-            let id = SocketId { gateway: binding.id, port: listening.written.port };
+            let Some(family) = listening.family() else { continue };
+            let transport = if family == Family::Udp { Transport::Udp } else { Transport::Tcp };
+            let id = SocketId { gateway: binding.id, port: listening.written.port, transport };
             let name = format!("{}/{}/{}", metadata.namespace, metadata.name, listening.written.name);
-            let terminates = listening.terminates();
-            let Listening { hostname, certificates, grpc, hosts, .. } = listening;
-            tables.entry(id).or_default().insert(&hostname, Listener { name, grpc, hosts });
-            if terminates {
-                let spec = sockets.entry(id).or_insert_with(|| SocketSpec::Tls(Vec::new()));
-                if let SocketSpec::Tls(listeners) = spec {
-                    listeners.push(TlsListener { hostname, mode: TlsMode::Terminate { certificates } });
-                }
+            let mode = (family == Family::Tls).then(|| tls_mode(&listening));
+            let table = tables.entry(id).or_default();
+            let speaks_http = listening.speaks_http();
+            let Listening { hostname, grpc, hosts, streams, .. } = listening;
+            if speaks_http {
+                table.insert(&hostname, Listener { name, grpc, hosts });
             } else {
-                sockets.insert(id, SocketSpec::Http);
+                table.insert_stream(&hostname, StreamListener { name, hosts: streams });
+            }
+            match (family, mode) {
+                (Family::Tls, Some(mode)) => {
+                    let spec = sockets.entry(id).or_insert_with(|| SocketSpec::Tls(Vec::new()));
+                    if let SocketSpec::Tls(listeners) = spec {
+                        listeners.push(TlsListener { hostname, mode });
+                    }
+                }
+                (Family::Tcp, _) => drop(sockets.insert(id, SocketSpec::Tcp)),
+                (Family::Udp, _) => drop(sockets.insert(id, SocketSpec::Udp)),
+                (Family::ClearText | Family::Tls, _) => drop(sockets.insert(id, SocketSpec::Http)),
             }
         }
     }
     (sockets, tables.into_iter().collect())
 }
 
+fn tls_mode(listening: &Listening<'_>) -> TlsMode {
+    if listening.passes_through() {
+        return TlsMode::Passthrough;
+    }
+    TlsMode::Terminate(Termination {
+        certificates: listening.certificates.clone(),
+        clients: listening.clients.clone(),
+        carried: if listening.speaks_http() { Carried::Http } else { Carried::Bytes },
+    })
+}
+
 fn report(bound: &Bound<'_>) -> GatewayReport {
-    let Bound { binding, entry, listeners } = bound;
+    let Bound { binding, entry, listeners, resolved_refs, identity: _, insecure_frontend } = bound;
     let metadata = &entry.object.metadata;
     let listeners: Vec<_> = listeners.iter().map(report_listener).collect();
     let valid = listeners.iter().filter(|listener| listener.accepted.holds).count();
@@ -164,7 +228,12 @@ fn report(bound: &Bound<'_>) -> GatewayReport {
             true => Verdict::yes("Programmed"),
             false => Verdict::no("Invalid", "none of its listeners can be served"),
         },
-        resolved_refs: Verdict::yes("ResolvedRefs"),
+        resolved_refs: resolved_refs.clone(),
+        insecure_frontend: insecure_frontend.then(|| Verdict {
+            holds: true,
+            reason: "ConfigurationChanged",
+            message: "clients without a valid certificate are let in (AllowInsecureFallback)".into(),
+        }),
         listeners,
     }
 }

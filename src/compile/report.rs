@@ -1,7 +1,7 @@
 //! What became of Gateways and routes, in the words of their conditions (semantics of the Gateway API's status,
 //! without its form: `status` gives it that).
 
-use crate::resource::{GrpcRoute, HttpRoute, ObjectRef, ParentRef, Resource};
+use crate::resource::{GrpcRoute, HttpRoute, ObjectRef, ParentRef, Resource, TcpRoute, TlsRoute, UdpRoute};
 use crate::routing::GatewayId;
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ pub struct GatewayReport {
     /// Whether its listeners are served; whether its address is usable is for others to add.
     pub programmed: Verdict,
     pub resolved_refs: Verdict,
+    /// Set when clients without a valid certificate are let in where others are asked for one.
+    pub insecure_frontend: Option<Verdict>,
     /// As in `spec.listeners`.
     pub listeners: Vec<ListenerReport>,
 }
@@ -77,32 +79,53 @@ pub struct RouteReport {
 pub enum ReportedRoute {
     Http(Arc<HttpRoute>),
     Grpc(Arc<GrpcRoute>),
+    Tls(Arc<TlsRoute>),
+    Tcp(Arc<TcpRoute>),
+    Udp(Arc<UdpRoute>),
+}
+
+/// The same for a route of any kind.
+macro_rules! of_every_kind {
+    ($route:expr, $of:ident => $value:expr) => {
+        match $route {
+            ReportedRoute::Http($of) => $value,
+            ReportedRoute::Grpc($of) => $value,
+            ReportedRoute::Tls($of) => $value,
+            ReportedRoute::Tcp($of) => $value,
+            ReportedRoute::Udp($of) => $value,
+        }
+    };
 }
 
 impl ReportedRoute {
     /// The route's name.
     pub fn reference(&self) -> ObjectRef {
-        match self {
-            Self::Http(route) => route.reference(),
-            Self::Grpc(route) => route.reference(),
-        }
+        of_every_kind!(self, route => route.reference())
     }
 
     /// `metadata.generation`.
     pub fn generation(&self) -> Option<i64> {
-        match self {
-            Self::Http(route) => route.metadata.generation,
-            Self::Grpc(route) => route.metadata.generation,
-        }
+        of_every_kind!(self, route => route.metadata.generation)
     }
 
     /// `spec.parentRefs`.
     pub fn parent_refs(&self) -> &[ParentRef] {
-        match self {
-            Self::Http(route) => &route.spec.parent_refs,
-            Self::Grpc(route) => &route.spec.parent_refs,
-        }
+        of_every_kind!(self, route => &route.spec.parent_refs)
     }
+}
+
+/// What became of a policy, for each Gateway whose routes use what it is for.
+#[derive(Debug, Clone)]
+pub struct PolicyReport {
+    /// `BackendTLSPolicy`.
+    pub kind: &'static str,
+    pub namespace: String,
+    pub name: String,
+    pub generation: Option<i64>,
+    /// Namespaces and names of the Gateways, sorted.
+    pub ancestors: Vec<(String, String)>,
+    pub accepted: Verdict,
+    pub resolved_refs: Verdict,
 }
 
 /// What became of a route at one parent.

@@ -1,10 +1,11 @@
-//! HTTPRoutes and GRPCRoutes under one view, in the order in which they win over each other.
+//! Routes of all kinds under one view, in the order in which they win over each other.
 
 use super::findings::{Fault, Findings};
 use super::report::ReportedRoute;
 use crate::resource::{
     Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef,
-    Resource, Retry, SessionPersistence, Severity, Snapshot, Timeouts,
+    Resource, Retry, SessionPersistence, Severity, Snapshot, StreamRule, TcpRoute, Timeouts, TlsRoute,
+    UdpRoute,
 };
 use std::sync::LazyLock;
 
@@ -16,6 +17,22 @@ static DEFAULT_RULE: LazyLock<HttpRule> = LazyLock::new(HttpRule::default);
 pub(super) enum Written<'s> {
     Http(&'s Entry<HttpRoute>),
     Grpc(&'s Entry<GrpcRoute>),
+    Tls(&'s Entry<TlsRoute>),
+    Tcp(&'s Entry<TcpRoute>),
+    Udp(&'s Entry<UdpRoute>),
+}
+
+/// Does the same with the entry of every kind.
+macro_rules! of_every_kind {
+    ($route:expr, $entry:ident => $value:expr) => {
+        match $route {
+            Written::Http($entry) => $value,
+            Written::Grpc($entry) => $value,
+            Written::Tls($entry) => $value,
+            Written::Tcp($entry) => $value,
+            Written::Udp($entry) => $value,
+        }
+    };
 }
 
 /// A rule as it is written, without its matches.
@@ -40,16 +57,16 @@ pub(super) enum WrittenMatches<'s> {
 pub(super) fn in_order(snapshot: &Snapshot) -> Vec<Written<'_>> {
     let mut routes: Vec<_> = snapshot.http_routes.iter().map(Written::Http).collect();
     routes.extend(snapshot.grpc_routes.iter().map(Written::Grpc));
+    routes.extend(snapshot.tls_routes.iter().map(Written::Tls));
+    routes.extend(snapshot.tcp_routes.iter().map(Written::Tcp));
+    routes.extend(snapshot.udp_routes.iter().map(Written::Udp));
     routes.sort_by(|a, b| (a.age(), a.metadata().key()).cmp(&(b.age(), b.metadata().key())));
     routes
 }
 
 impl<'s> Written<'s> {
     pub fn metadata(&self) -> &'s Metadata {
-        match self {
-            Self::Http(entry) => &entry.object.metadata,
-            Self::Grpc(entry) => &entry.object.metadata,
-        }
+        of_every_kind!(self, entry => &entry.object.metadata)
     }
 
     pub fn namespace(&self) -> &'s str {
@@ -65,6 +82,9 @@ impl<'s> Written<'s> {
         match self {
             Self::Http(_) => HttpRoute::KIND,
             Self::Grpc(_) => GrpcRoute::KIND,
+            Self::Tls(_) => TlsRoute::KIND,
+            Self::Tcp(_) => TcpRoute::KIND,
+            Self::Udp(_) => UdpRoute::KIND,
         }
     }
 
@@ -73,28 +93,32 @@ impl<'s> Written<'s> {
         match self {
             Self::Http(entry) => ReportedRoute::Http(entry.object.clone()),
             Self::Grpc(entry) => ReportedRoute::Grpc(entry.object.clone()),
+            Self::Tls(entry) => ReportedRoute::Tls(entry.object.clone()),
+            Self::Tcp(entry) => ReportedRoute::Tcp(entry.object.clone()),
+            Self::Udp(entry) => ReportedRoute::Udp(entry.object.clone()),
         }
     }
 
+    /// Whether it routes requests, and not connections or flows.
+    pub fn speaks_http(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Grpc(_))
+    }
+
     pub fn parent_refs(&self) -> &'s [ParentRef] {
-        match self {
-            Self::Http(entry) => &entry.object.spec.parent_refs,
-            Self::Grpc(entry) => &entry.object.spec.parent_refs,
-        }
+        of_every_kind!(self, entry => &entry.object.spec.parent_refs)
     }
 
     pub fn hostnames(&self) -> &'s [Box<str>] {
         match self {
             Self::Http(entry) => &entry.object.spec.hostnames,
             Self::Grpc(entry) => &entry.object.spec.hostnames,
+            Self::Tls(entry) => &entry.object.spec.hostnames,
+            Self::Tcp(_) | Self::Udp(_) => &[],
         }
     }
 
     pub fn uses_default_gateways(&self) -> bool {
-        let scope = match self {
-            Self::Http(entry) => &entry.object.spec.use_default_gateways,
-            Self::Grpc(entry) => &entry.object.spec.use_default_gateways,
-        };
+        let scope = of_every_kind!(self, entry => &entry.object.spec.use_default_gateways);
         scope.as_deref() == Some("All")
     }
 
@@ -105,16 +129,17 @@ impl<'s> Written<'s> {
                 None => vec![http_rule((0, &DEFAULT_RULE))],
             },
             Self::Grpc(entry) => entry.object.spec.rules.iter().enumerate().map(grpc_rule).collect(),
+            Self::Tls(entry) => entry.object.spec.rules.iter().enumerate().map(stream_rule).collect(),
+            Self::Tcp(entry) => entry.object.spec.rules.iter().enumerate().map(stream_rule).collect(),
+            Self::Udp(entry) => entry.object.spec.rules.iter().enumerate().map(stream_rule).collect(),
         }
     }
 
     pub fn note(&self, findings: &mut Findings, severity: Severity, field: impl Into<String>, fault: &Fault) {
-        match (self, severity) {
-            (Self::Http(entry), Severity::Error) => findings.error(entry, field, fault),
-            (Self::Http(entry), Severity::Warning) => findings.warning(entry, field, fault),
-            (Self::Grpc(entry), Severity::Error) => findings.error(entry, field, fault),
-            (Self::Grpc(entry), Severity::Warning) => findings.warning(entry, field, fault),
-        }
+        of_every_kind!(self, entry => match severity {
+            Severity::Error => findings.error(entry, field, fault),
+            Severity::Warning => findings.warning(entry, field, fault),
+        })
     }
 }
 
@@ -143,5 +168,20 @@ fn grpc_rule((index, rule): (usize, &GrpcRule)) -> WrittenRule<'_> {
         timeouts: None,
         retry: None,
         session_persistence: session_persistence.as_deref(),
+    }
+}
+
+/// A rule without matches takes all that its listener and its host names give it.
+fn stream_rule((index, rule): (usize, &StreamRule)) -> WrittenRule<'_> {
+    let StreamRule { name, backend_refs } = rule;
+    WrittenRule {
+        index,
+        name: name.as_deref(),
+        matches: WrittenMatches::Http(&DEFAULT_RULE),
+        filters: &[],
+        backend_refs,
+        timeouts: None,
+        retry: None,
+        session_persistence: None,
     }
 }

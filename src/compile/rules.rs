@@ -119,7 +119,10 @@ impl<'s> Rules<'s> {
         let answers =
             filters.redirect.is_some() || filters.broken.is_some() || filters.direct_response.is_some();
         if backend_refs.is_empty() && !answers {
-            let message = "the rule has no backendRefs and no redirect, so it answers 500";
+            let message = match notes.route.speaks_http() {
+                true => "the rule has no backendRefs and no redirect, so it answers 500",
+                false => "the rule has no backendRefs, so what it takes goes nowhere",
+            };
             notes.add(Severity::Warning, "backendRefs", &Fault::new("NoBackend", message));
         }
         Rule { name, filters, backends, timeouts, retry, session }

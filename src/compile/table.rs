@@ -12,7 +12,7 @@ use crate::host::HostPattern;
 use crate::resource::{Severity, Snapshot};
 use crate::routing::{PathIndex, Rank, Route, Rule};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Fills listeners with routes, one after the other, in the order in which they win over each other.
@@ -49,6 +49,10 @@ impl<'a, 's> Filling<'a, 's> {
         if ours.is_empty() {
             return report;
         }
+        let gateways = ours.iter().flat_map(|(_, parent)| {
+            parents::bound_gateways(self.bound, route.namespace(), parent).map(|(place, _)| place)
+        });
+        self.rules.backends.serve(gateways.collect::<BTreeSet<_>>().into_iter().collect());
         let hostnames = hostnames(route, findings);
         let clusters = self.rules.clusters.len();
         let outcome = self.rules.compile(route, &named, findings);
@@ -185,6 +189,10 @@ impl<'a, 's> Filling<'a, 's> {
                 u32::try_from(self.table.len()).expect("memory ends before four thousand million rules");
             let index = rule.name.index;
             self.table.push(Arc::new(rule));
+            if !route.speaks_http() {
+                self.insert_stream(place, listeners);
+                continue;
+            }
             for (i, (matches, path)) in ranked.into_iter().enumerate() {
                 let rank = Rank {
                     path,
@@ -196,6 +204,16 @@ impl<'a, 's> Filling<'a, 's> {
                     position: Reverse((index, i)),
                 };
                 self.insert_match(&(matches, path), &rank, place, listeners);
+            }
+        }
+    }
+
+    /// Gives a rule the connections or flows of its host names. Routes come in the order in which they win, so
+    /// a name that has a rule already keeps it.
+    fn insert_stream(&mut self, place: u32, listeners: &BTreeMap<ListenerId, Vec<HostPattern>>) {
+        for (&(g, l), hosts) in listeners {
+            for host in hosts {
+                self.bound[g].listeners[l].streams.entry(host, || place);
             }
         }
     }

@@ -1,10 +1,11 @@
-//! Whom to trust at the other end of a TLS connection to a backend.
+//! Whom to trust at the other end of a TLS connection.
 
-use super::findings::{Fault, called};
+use super::findings::{Fault, called, there_is};
+use super::grants::To;
 use crate::resource::{LocalRef, Snapshot};
+use crate::tls;
 use crate::upstream::Roots;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 /// The authorities that these references of a namespace name, or the system's.
 pub(super) fn roots(
@@ -13,58 +14,56 @@ pub(super) fn roots(
     references: &[LocalRef],
     well_known: Option<&str>,
 ) -> Result<Roots, Fault> {
-    match well_known {
-        Some("System") => return Ok(Roots::System),
-        Some(other) => {
-            let message = format!("there are no well-known certificates `{other}`; there is System");
-            return Err(Fault::new("InvalidCACertificateRef", message));
-        }
-        None if references.is_empty() => return Ok(Roots::System),
-        None => {}
+    if let Some(name) = well_known {
+        return self::well_known(name);
+    }
+    if references.is_empty() {
+        return Ok(Roots::System);
     }
     let mut certificates = Vec::new();
-    for reference in references {
-        certificates.extend(authorities(snapshot, namespace, reference)?);
+    for LocalRef { group, kind, name } in references {
+        certificates.extend(authorities(snapshot, To { group, kind, namespace, name })?);
     }
     Ok(Roots::Given(certificates))
 }
 
-fn authorities(
-    snapshot: &Snapshot,
-    namespace: &str,
-    reference: &LocalRef,
-) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let LocalRef { group, kind, name } = reference;
+/// `wellKnownCACertificates`.
+pub(super) fn well_known(name: &str) -> Result<Roots, Fault> {
+    match name {
+        "System" => Ok(Roots::System),
+        other => {
+            let message = format!("there are no well-known certificates `{other}`; there is System");
+            Err(Fault::new("InvalidCACertificateRef", message))
+        }
+    }
+}
+
+/// The certificates under `ca.crt` of a ConfigMap or a Secret.
+pub(super) fn authorities(snapshot: &Snapshot, to: To<'_>) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    const KEY: &str = "ca.crt";
+    let To { group, kind, namespace, name } = to;
     let called = called(kind, namespace, name);
     let invalid = |message: String| Fault::new("InvalidCACertificateRef", message);
-    let pem: Option<Vec<u8>> = match (&**group, &**kind) {
-        ("", "ConfigMap") => snapshot
-            .config_maps
-            .get(namespace, name)
-            .ok_or_else(|| invalid(format!("there is no {called}")))?
-            .object
-            .data
-            .get("ca.crt")
-            .map(|text| text.as_bytes().to_vec()),
-        ("", "Secret") => snapshot
-            .secrets
-            .get(namespace, name)
-            .ok_or_else(|| invalid(format!("there is no {called}")))?
-            .object
-            .get("ca.crt")
-            .map(|value| value.reveal().to_vec()),
+    let pem: Option<Vec<u8>> = match (group, kind) {
+        ("", "ConfigMap") => {
+            let there = || there_is(&snapshot.config_maps, namespace, name, "ConfigMaps");
+            let entry = snapshot.config_maps.get(namespace, name);
+            let entry = entry.ok_or_else(|| invalid(format!("there is no {called}; {}", there())))?;
+            entry.object.data.get(KEY).map(|text| text.as_bytes().to_vec())
+        }
+        ("", "Secret") => {
+            let there = || there_is(&snapshot.secrets, namespace, name, "Secrets");
+            let entry = snapshot.secrets.get(namespace, name);
+            let entry = entry.ok_or_else(|| invalid(format!("there is no {called}; {}", there())))?;
+            entry.object.get(KEY).map(|value| value.reveal().to_vec())
+        }
         _ => {
-            let message =
-                format!("certificates of authorities come from a ConfigMap or a Secret, not from a {kind}");
+            let message = format!(
+                "certificates of authorities come from a ConfigMap or a Secret, not from a {kind} of group `{group}`"
+            );
             return Err(Fault::new("InvalidKind", message));
         }
     };
-    let pem = pem.ok_or_else(|| invalid(format!("{called} has no `ca.crt`")))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| invalid(format!("`ca.crt` of {called} is no PEM: {error}")))?;
-    if certificates.is_empty() {
-        return Err(invalid(format!("`ca.crt` of {called} holds no certificate")));
-    }
-    Ok(certificates)
+    let pem = pem.ok_or_else(|| invalid(format!("{called} has no `{KEY}`")))?;
+    tls::authorities(&pem).map_err(|error| invalid(format!("`{KEY}` of {called}: {error}")))
 }

@@ -16,18 +16,18 @@ pub use sockets::Opened;
 
 use crate::bindings::{Bindings, Served};
 use crate::compile::{
-    Binding, Certificates, Compiled, GatewayReport, RouteReport, Severity, SocketSpec, compile_after,
-    endpoints,
+    Binding, Certificates, Compiled, GatewayReport, PolicyReport, RouteReport, Severity, SocketSpec,
+    compile_after, endpoints,
 };
 use crate::config::{Config, ConfigError};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::Gateway;
-use crate::routing::SocketId;
+use crate::routing::{SocketId, Transport};
 use crate::source::{Change, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
-use crate::telemetry::{Registry, Revised};
-use crate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
+use crate::telemetry::{Carrier, Registry, Revised};
+use crate::tls::{Carried, Certificate, Termination, TlsListener, TlsMode, TlsShared, TlsSocket};
 use crate::upstream::{Clusters, EndpointsKey};
 use sockets::{Sockets, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,14 +108,18 @@ impl Control {
     pub fn start(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
         let began = Instant::now();
         let compiled = self.compile(&snapshot);
-        let listeners = compiled.sockets.keys().map(|id| (self.sockets.gateway(*id), id.port));
-        let shared = self.config.shared_sockets(&listeners.collect::<Vec<_>>());
+        let listeners = |transport| {
+            let ids = compiled.sockets.keys().filter(move |id| id.transport == transport);
+            ids.map(|id| (self.sockets.gateway(*id), id.port)).collect::<Vec<_>>()
+        };
+        let mut shared = self.config.shared_sockets(&listeners(Transport::Tcp));
+        shared.extend(self.config.shared_sockets(&listeners(Transport::Udp)));
         if !shared.is_empty() {
             return Err(ConfigError::Faulty(shared).into());
         }
-        let (gateways, routes) = self.install(compiled, began);
+        let reports = self.install(compiled, began);
         let failed = self.open_missing();
-        self.publish(snapshot, gateways, routes, &failed);
+        self.publish(snapshot, reports, &failed);
         match failed.into_iter().next() {
             Some((_, error)) if self.config.source.kubernetes.is_none() => Err(error.into()),
             _ => Ok(()),
@@ -141,10 +145,10 @@ impl Control {
     fn follow(&mut self, snapshot: Snapshot) {
         let began = Instant::now();
         let compiled = self.compile(&snapshot);
-        let (gateways, routes) = self.install(compiled, began);
+        let reports = self.install(compiled, began);
         info!("revision {} is live after {:.1?}", self.number, began.elapsed());
         let failed = self.open_missing();
-        self.publish(snapshot, gateways, routes, &failed);
+        self.publish(snapshot, reports, &failed);
     }
 
     /// Endpoints come and go far more often than routes do, and need no new revision.
@@ -169,15 +173,10 @@ impl Control {
         failed
     }
 
-    fn publish(
-        &self,
-        snapshot: Snapshot,
-        gateways: Vec<GatewayReport>,
-        routes: Vec<RouteReport>,
-        failed: &[(SocketId, io::Error)],
-    ) {
+    fn publish(&self, snapshot: Snapshot, reports: Reports, failed: &[(SocketId, io::Error)]) {
         let (served, sockets) = (self.served.clone(), self.sockets.outcome(failed));
-        self.publisher.publish(Publication { snapshot, served, gateways, routes, sockets });
+        let Reports { gateways, routes, policies } = reports;
+        self.publisher.publish(Publication { snapshot, served, gateways, routes, policies, sockets });
     }
 
     /// The sockets that are open.
@@ -207,21 +206,29 @@ impl Control {
     }
 
     /// Makes a compiled snapshot the revision that serves, and closes the sockets that it has no more. Returns
-    /// what became of Gateways and routes.
-    fn install(&mut self, compiled: Compiled, began: Instant) -> (Vec<GatewayReport>, Vec<RouteReport>) {
-        let Compiled { table, clusters, endpoints, sockets, diagnostics, certificates: _, gateways, routes } =
-            compiled;
+    /// what became of Gateways, routes and policies.
+    fn install(&mut self, compiled: Compiled, began: Instant) -> Reports {
+        let Compiled {
+            table,
+            clusters,
+            endpoints,
+            sockets,
+            diagnostics,
+            certificates: _,
+            gateways,
+            routes,
+            policies,
+        } = compiled;
         self.endpoints = endpoints.keys().cloned().collect();
         let clusters = self.clusters.reconcile(clusters, endpoints);
         let mut tls = Vec::new();
         let mut wanted = BTreeMap::new();
         for (id, spec) in sockets {
-            let Some(mut socket) = self.wanted(id) else { continue };
+            let Some(socket) = self.wanted(id) else { continue };
             if let SocketSpec::Tls(listeners) = &spec {
                 tls.push((id, Arc::new(TlsSocket::build(listeners, &self.tls))));
-                socket = Wanted { tls: true, certificates: certificates_of(listeners), ..socket };
             }
-            wanted.insert(id, socket);
+            wanted.insert(id, speaking(socket, &spec));
         }
         self.number += 1;
         let number = self.number;
@@ -237,17 +244,43 @@ impl Control {
         });
         self.live.install(Revision { number, table, clusters, tls });
         self.sockets.want(wanted);
-        (gateways, routes)
+        Reports { gateways, routes, policies }
     }
 
-    /// A socket in clear text; `None` for a Gateway that has no place to listen.
+    /// A socket of which nothing is known but where it is; `None` for a Gateway that has no place to listen.
     fn wanted(&mut self, id: SocketId) -> Option<Wanted> {
         let served = self.served.iter().find(|served| served.binding.id == id.gateway)?;
         let addresses = self.bindings.sockets(served, id.port);
         let configured = self.config.gateways.get(&served.binding.name);
         let proxy_protocol = configured.map(|gateway| gateway.proxy_protocol).unwrap_or_default();
-        let wanted = Wanted { tls: false, addresses, proxy_protocol, certificates: Vec::new() };
+        let wanted = Wanted { addresses, proxy_protocol, ..Wanted::default() };
         (!wanted.addresses.is_empty()).then_some(wanted)
+    }
+}
+
+/// What became of the objects of a snapshot.
+struct Reports {
+    gateways: Vec<GatewayReport>,
+    routes: Vec<RouteReport>,
+    policies: Vec<PolicyReport>,
+}
+
+/// A socket with what is spoken on it.
+fn speaking(socket: Wanted, spec: &SocketSpec) -> Wanted {
+    match spec {
+        SocketSpec::Http => Wanted { speaks_http: true, ..socket },
+        SocketSpec::Tcp => Wanted { carriers: vec![Carrier::Tcp], ..socket },
+        SocketSpec::Udp => Wanted { carriers: vec![Carrier::Udp], ..socket },
+        SocketSpec::Tls(listeners) => {
+            let carriers = listeners.iter().filter_map(|listener| match &listener.mode {
+                TlsMode::Terminate(Termination { carried: Carried::Http, .. }) => None,
+                TlsMode::Terminate(Termination { carried: Carried::Bytes, .. }) => Some(Carrier::Terminated),
+                TlsMode::Passthrough => Some(Carrier::Passthrough),
+            });
+            let carriers: Vec<_> = carriers.collect();
+            let speaks_http = carriers.len() < listeners.len();
+            Wanted { tls: true, speaks_http, carriers, certificates: certificates_of(listeners), ..socket }
+        }
     }
 }
 
@@ -267,7 +300,7 @@ fn gateway_of(config: &Config, binding: &Binding) -> Gateway {
 fn certificates_of(listeners: &[TlsListener]) -> Vec<Arc<Certificate>> {
     let mut served = BTreeMap::new();
     for TlsListener { hostname: _, mode } in listeners {
-        let TlsMode::Terminate { certificates } = mode;
+        let TlsMode::Terminate(Termination { certificates, .. }) = mode else { continue };
         for certificate in certificates {
             served.entry(&certificate.name).or_insert_with(|| Arc::clone(certificate));
         }

@@ -3,8 +3,8 @@
 use crate::config::ProxyProtocol;
 use crate::listener::{SocketOptions, Workers};
 use crate::proxy::Gateway;
-use crate::routing::{GatewayId, SocketId};
-use crate::telemetry::{HttpStats, ListenerStats, Socket};
+use crate::routing::{GatewayId, SocketId, Transport};
+use crate::telemetry::{Carrier, HttpStats, ListenerStats, Socket};
 use crate::tls::Certificate;
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +16,10 @@ use tracing::info;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     pub tls: bool,
+    /// Whether HTTP is spoken on it, in TLS or in clear text.
+    pub speaks_http: bool,
+    /// How it carries what is no HTTP.
+    pub carriers: Vec<Carrier>,
     pub addresses: Vec<SocketAddr>,
     pub proxy_protocol: ProxyProtocol,
     /// What it serves over TLS.
@@ -110,7 +114,7 @@ impl Sockets {
     }
 
     fn open(&mut self, id: SocketId, wanted: Wanted) -> io::Result<Opened> {
-        let Wanted { tls, addresses, proxy_protocol, certificates: _ } = wanted;
+        let Wanted { tls, speaks_http: _, carriers: _, addresses, proxy_protocol, certificates: _ } = wanted;
         let Some(gateway) = self.gateways.get(&id.gateway).cloned() else {
             return Err(io::Error::other("it belongs to no gateway"));
         };
@@ -144,10 +148,14 @@ impl Sockets {
     pub fn observed(&self) -> Vec<Socket> {
         let sockets = self.open.values().filter_map(|Opened { id, gateway, tls, addresses, asked: _ }| {
             let Stats { http, listener } = self.stats.get(&(*id, *tls))?.clone();
-            let certificates =
-                self.wanted.get(id).map(|wanted| wanted.certificates.clone()).unwrap_or_default();
-            let name = format!("{gateway}/{}", id.port);
-            Some(Socket { name, addresses: addresses.clone(), tls: *tls, http, listener, certificates })
+            let Wanted { speaks_http, carriers, certificates, .. } = self.wanted.get(id).cloned()?;
+            carriers.into_iter().for_each(|carrier| listener.carried().expect(carrier));
+            let name = match id.transport {
+                Transport::Tcp => format!("{gateway}/{}", id.port),
+                Transport::Udp => format!("{gateway}/{}/udp", id.port),
+            };
+            let (addresses, tls) = (addresses.clone(), *tls);
+            Some(Socket { name, addresses, tls, speaks_http, http, listener, certificates })
         });
         sockets.collect()
     }

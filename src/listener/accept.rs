@@ -4,13 +4,17 @@ use super::SocketOptions;
 use super::inbound::Inbound;
 use super::places::{Place, Places};
 use super::proxy_protocol::{HeaderError, read_header};
-use super::tls_accept::{HandshakeError, handshake};
+use super::tls_accept::{HandshakeError, greet};
 use crate::config::ProxyProtocol;
+use crate::l4;
 use crate::live::Live;
-use crate::proxy::Connection;
-use crate::telemetry::ListenerStats;
-use crate::wire::Wire;
-use rustls::HandshakeKind;
+use crate::proxy::{ClientCertificate, Connection};
+use crate::telemetry::{Carrier, ListenerStats};
+use crate::tls::{Carried, ClientMode, Clients, TlsEnd, forwarded_certificate};
+use crate::wire::{Transport, Wire};
+use http::HeaderValue;
+use rustls::{HandshakeKind, ServerConnection};
+use rustls_pki_types::CertificateDer;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -47,6 +51,14 @@ enum Unserved {
     TimedOut,
     #[error("the connection was gone: {0}")]
     Gone(io::Error),
+    #[error("no route is for the connection, or it leads nowhere")]
+    NoRoute,
+}
+
+/// A connection that is ready to be served.
+enum Prepared {
+    Http(Wire, Box<Connection>),
+    Stream { stream: Box<dyn Transport>, target: l4::Target, carrier: Carrier },
 }
 
 impl<S> Acceptor<S>
@@ -97,14 +109,19 @@ where
     }
 
     async fn connection(&self, tcp: TcpStream, peer: SocketAddr, place: Place) {
-        let _counted = Counted::new(&self.options, place);
+        let mut counted = Counted::new(&self.options, place);
         let prepared = {
             let _waiting = Preparing::new(&self.options.stats);
             self.prepare(tcp, peer).await
         };
         match prepared {
-            Ok((wire, connection)) => {
-                (self.serve)(wire, connection, self.shutdown.clone()).await;
+            Ok(Prepared::Http(wire, connection)) => {
+                counted.speaks_http();
+                (self.serve)(wire, *connection, self.shutdown.clone()).await;
+            }
+            Ok(Prepared::Stream { stream, target, carrier }) => {
+                let SocketOptions { gateway, stats, .. } = &self.options;
+                l4::carry(stream, target, &gateway.limits, stats, carrier).await;
             }
             Err(unserved) => {
                 self.count(&unserved);
@@ -113,8 +130,8 @@ where
         }
     }
 
-    /// From a TCP connection to one that speaks HTTP.
-    async fn prepare(&self, tcp: TcpStream, peer: SocketAddr) -> Result<(Wire, Connection), Unserved> {
+    /// From a TCP connection to one that speaks HTTP, or that is carried as it is.
+    async fn prepare(&self, tcp: TcpStream, peer: SocketAddr) -> Result<Prepared, Unserved> {
         let SocketOptions { id, tls, addresses: _, gateway, proxy_protocol, http, stats: _ } = &self.options;
         let deadline = Instant::now() + gateway.limits.handshake_timeout;
         let mut connection = Connection {
@@ -124,6 +141,7 @@ where
             local: tcp.local_addr().map_err(Unserved::Gone)?,
             server_name: None,
             http2: false,
+            client_certificate: ClientCertificate::NotTold,
             stats: http.clone(),
         };
         let mut inbound = Inbound::new(tcp);
@@ -134,26 +152,61 @@ where
                 (connection.peer, connection.local) = (client, asked);
             }
         }
-        if !tls {
-            return Ok((Wire::new(inbound), connection));
+        if *tls {
+            // On the heap, so that the task of a served connection is not as large as a handshake.
+            let securing = Box::pin(self.secure(inbound, connection));
+            return timeout_at(deadline, securing).await.map_err(|_| Unserved::TimedOut)?;
         }
-        // On the heap, so that the task of a served connection is not as large as a handshake.
-        let handshake = Box::pin(handshake(inbound, &self.live, *id));
-        let (stream, server_name) =
-            timeout_at(deadline, handshake).await.map_err(|_| Unserved::TimedOut)??;
-        let (_, session) = stream.get_ref();
-        self.count_handshake(session.handshake_kind());
-        connection.server_name = Some(server_name);
-        connection.http2 = session.alpn_protocol() == Some(b"h2");
-        Ok((Wire::new(stream), connection))
+        let table = self.live.load();
+        if table.is_some_and(|revision| revision.table.socket(*id).is_some_and(|t| t.speaks_no_http())) {
+            let target = self.target("", Carrier::Tcp)?;
+            return Ok(Prepared::Stream { stream: Box::new(inbound), target, carrier: Carrier::Tcp });
+        }
+        Ok(Prepared::Http(Wire::new(inbound), Box::new(connection)))
     }
 
-    fn count_handshake(&self, kind: Option<HandshakeKind>) {
+    async fn secure(&self, inbound: Inbound, mut connection: Connection) -> Result<Prepared, Unserved> {
+        let greeted = greet(inbound, &self.live, self.options.id).await?;
+        let (server_name, end) = (greeted.server_name.clone(), greeted.end.clone());
+        let TlsEnd::Here { config, clients, carried } = end else {
+            let target = self.target(&server_name, Carrier::Passthrough)?;
+            let stream = Box::new(greeted.untouched());
+            return Ok(Prepared::Stream { stream, target, carrier: Carrier::Passthrough });
+        };
+        if carried == Carried::Bytes {
+            // Before the handshake, so that a client whom nobody serves finds a closed connection and no alert.
+            let target = self.target(&server_name, Carrier::Terminated)?;
+            let stream = greeted.handshake(config).await?;
+            self.count_handshake(stream.get_ref().1);
+            return Ok(Prepared::Stream { stream: Box::new(stream), target, carrier: Carrier::Terminated });
+        }
+        let stream = greeted.handshake(config).await?;
+        let (_, session) = stream.get_ref();
+        self.count_handshake(session);
+        connection.server_name = Some(server_name);
+        connection.http2 = session.alpn_protocol() == Some(b"h2");
+        connection.client_certificate = client_certificate(clients.as_deref(), session.peer_certificates());
+        Ok(Prepared::Http(Wire::new(stream), Box::new(connection)))
+    }
+
+    /// Where a connection that is carried goes.
+    fn target(&self, server_name: &str, carrier: Carrier) -> Result<l4::Target, Unserved> {
+        let SocketOptions { id, stats, .. } = &self.options;
+        let counted = stats.carried().streams(carrier);
+        counted.cx_total.inc();
+        l4::Target::find(&self.live, *id, server_name).ok_or_else(|| {
+            counted.no_route.inc();
+            Unserved::NoRoute
+        })
+    }
+
+    fn count_handshake(&self, session: &ServerConnection) {
         let stats = self.options.stats.mine();
         stats.ssl_handshake.inc();
-        // None is asked for.
-        stats.ssl_no_certificate.inc();
-        if kind == Some(HandshakeKind::Resumed) {
+        if session.peer_certificates().is_none() {
+            stats.ssl_no_certificate.inc();
+        }
+        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
             stats.ssl_session_reused.inc();
         }
     }
@@ -166,11 +219,36 @@ where
             Unserved::Handshake(HandshakeError::NoCertificate) => stats.ssl_connection_error.inc(),
             // As Envoy counts: a client that went away, or only looked whether the port is open, made no error.
             Unserved::Handshake(HandshakeError::Failed(error)) if error.kind() != ErrorKind::InvalidData => {}
-            Unserved::Handshake(HandshakeError::Failed(_)) => stats.ssl_connection_error.inc(),
+            Unserved::Handshake(HandshakeError::Failed(error)) => match rustls_error(error) {
+                Some(rustls::Error::NoCertificatesPresented) => stats.ssl_fail_verify_no_cert.inc(),
+                Some(rustls::Error::InvalidCertificate(_)) => stats.ssl_fail_verify_error.inc(),
+                _ => stats.ssl_connection_error.inc(),
+            },
             Unserved::Header(_) => stats.listener_filter_error.inc(),
-            Unserved::Gone(_) => {}
+            Unserved::Gone(_) | Unserved::NoRoute => {}
         }
     }
+}
+
+fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What backends are told of a client's certificate. One that was not verified in the handshake is now.
+fn client_certificate(
+    clients: Option<&Clients>,
+    chain: Option<&[CertificateDer<'static>]>,
+) -> ClientCertificate {
+    let Some((clients, details)) = clients.and_then(|clients| Some((clients, clients.validation.told?)))
+    else {
+        return ClientCertificate::NotTold;
+    };
+    let valid =
+        chain.filter(|chain| clients.validation.mode == ClientMode::ValidOnly || clients.believe(chain));
+    valid
+        .and_then(|chain| forwarded_certificate(chain, details))
+        .and_then(|text| HeaderValue::try_from(text).ok())
+        .map_or(ClientCertificate::Absent, ClientCertificate::Told)
 }
 
 /// How long to wait after a failed accept. `None` is a connection that failed by itself: the next one may be well.
@@ -201,21 +279,28 @@ impl Drop for Preparing<'_> {
 /// A connection in the counters, until it is dropped.
 struct Counted<'a> {
     options: &'a SocketOptions,
+    http: bool,
     _place: Place,
 }
 
 impl<'a> Counted<'a> {
     fn new(options: &'a SocketOptions, place: Place) -> Self {
-        let SocketOptions { http, stats, tls, .. } = options;
-        let (http, stats) = (http.mine(), stats.mine());
-        for counter in [&stats.cx_total, &stats.cx_active, &http.cx_total, &http.cx_active] {
-            counter.inc();
-        }
+        let stats = options.stats.mine();
+        stats.cx_total.inc();
+        stats.cx_active.inc();
+        Self { options, http: false, _place: place }
+    }
+
+    fn speaks_http(&mut self) {
+        let SocketOptions { http, tls, .. } = self.options;
+        let http = http.mine();
+        http.cx_total.inc();
+        http.cx_active.inc();
         if *tls {
             http.cx_ssl_total.inc();
             http.cx_ssl_active.inc();
         }
-        Self { options, _place: place }
+        self.http = true;
     }
 }
 
@@ -224,11 +309,13 @@ impl Drop for Counted<'_> {
         let SocketOptions { http, stats, tls, .. } = self.options;
         let (http, stats) = (http.mine(), stats.mine());
         stats.cx_active.dec();
-        http.cx_active.dec();
         stats.cx_destroy.inc();
-        http.cx_destroy.inc();
-        if *tls {
-            http.cx_ssl_active.dec();
+        if self.http {
+            http.cx_active.dec();
+            http.cx_destroy.inc();
+            if *tls {
+                http.cx_ssl_active.dec();
+            }
         }
     }
 }

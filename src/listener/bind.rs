@@ -2,7 +2,7 @@
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 use tracing::warn;
 
@@ -39,6 +39,49 @@ pub(super) fn bind(
         return Err(io::Error::new(ErrorKind::AddrNotAvailable, message));
     }
     Ok(bound)
+}
+
+/// Binds every address `workers` times for UDP; otherwise the same.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) fn bind_udp(
+    addresses: &[SocketAddr],
+    workers: usize,
+) -> io::Result<Vec<(SocketAddr, Vec<UdpSocket>)>> {
+    let mut bound = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        match bind_all_udp(address, workers) {
+            Ok(sockets) => bound.push(sockets),
+            Err(error) if lacks_ipv6(address, &error) => {
+                warn!("{address} is not bound, because this machine has no IPv6");
+            }
+            Err(error) => return Err(explained(address, &error)),
+        }
+    }
+    Ok(bound)
+}
+
+fn bind_all_udp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
+    let probe = udp_socket(address)?;
+    probe.bind(&address.into())?;
+    let address = SockRef::from(&probe).local_addr()?.as_socket().unwrap_or(address);
+    drop(probe);
+    let bound = |_| {
+        let socket = udp_socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    Ok((address, (0..workers).map(bound).collect::<io::Result<_>>()?))
+}
+
+fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 fn bind_all(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
@@ -92,7 +135,7 @@ fn explained(address: SocketAddr, error: &io::Error) -> io::Error {
                 .to_owned()
         }
         ErrorKind::AddrInUse => format!(
-            "another socket listens there; `ss -ltnp 'sport = :{}'` shows whose it is, stop that or map another port",
+            "another socket listens there; `ss -tulnp 'sport = :{}'` shows whose it is, stop that or map another port",
             address.port()
         ),
         ErrorKind::AddrNotAvailable => "no interface of this machine has that address".to_owned(),

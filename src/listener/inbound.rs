@@ -43,6 +43,12 @@ impl Inbound {
         self.forget_empty();
     }
 
+    /// Gives back bytes that were read; they are read again before all others.
+    pub fn unread(&mut self, mut bytes: BytesMut) {
+        bytes.extend_from_slice(&self.ahead);
+        self.ahead = bytes;
+    }
+
     /// An idle connection holds no buffer.
     fn forget_empty(&mut self) {
         if self.ahead.is_empty() {

@@ -3,10 +3,13 @@
 use super::inbound::Inbound;
 use crate::live::Live;
 use crate::routing::SocketId;
-use crate::tls::{Refusal, ServerName, TlsSocket};
-use rustls::server::Acceptor;
+use crate::tls::{Refusal, ServerName, TlsEnd, TlsSocket};
+use bytes::BytesMut;
+use rustls::ServerConfig;
+use rustls::server::{Accepted, Acceptor};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -16,7 +19,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 /// The largest hello that is read. Post-quantum key shares make it 2 KiB; sixteen are far from any real client.
 const MAX_HELLO: usize = 16 * 1024;
 
-/// Why there is no TLS connection. The client has been told.
+/// Why there is no TLS connection. The client has been told, where it can be told.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
     #[error("no listener is for the server name that the client asks for")]
@@ -27,37 +30,56 @@ pub enum HandshakeError {
     Failed(#[from] io::Error),
 }
 
-/// Does the handshake for a socket of the current revision. The caller bounds the time.
+/// A client that has said which name it wants, and what becomes of it.
+pub struct Greeted {
+    pub server_name: ServerName,
+    pub end: TlsEnd,
+    accepted: Accepted,
+    hello: Hello,
+}
+
+/// Reads the hello and finds out what the current revision does with its server name. The caller bounds the time.
 ///
 /// # Errors
 /// The connection is of no use.
-pub async fn handshake(
-    stream: Inbound,
-    live: &Live,
-    socket: SocketId,
-) -> Result<(TlsStream<Inbound>, ServerName), HandshakeError> {
-    let hello = Hello { stream, left: MAX_HELLO };
+pub async fn greet(stream: Inbound, live: &Live, socket: SocketId) -> Result<Greeted, HandshakeError> {
+    let tls = live.load().and_then(|revision| revision.tls(socket).cloned());
+    let carries_bytes = tls.as_ref().is_some_and(|tls| tls.carries_bytes());
+    let hello = Hello { stream, left: MAX_HELLO, kept: carries_bytes.then(BytesMut::new) };
     let start = LazyConfigAcceptor::new(Acceptor::default(), hello).await?;
     let server_name = lower_case(start.client_hello().server_name().unwrap_or_default());
-    let StartHandshake { accepted, io: Hello { mut stream, .. }, .. } = start;
-
-    let chosen = live
-        .load()
-        .and_then(|revision| revision.tls(socket).cloned())
-        .ok_or(Refusal::UnknownName)
-        .and_then(|tls: std::sync::Arc<TlsSocket>| tls.choose(&server_name).cloned());
+    let StartHandshake { accepted, io: mut hello, .. } = start;
+    let chosen =
+        tls.as_ref().ok_or(Refusal::UnknownName).and_then(|tls: &Arc<TlsSocket>| tls.choose(&server_name));
     match chosen {
-        Ok(config) => {
-            let stream = StartHandshake::from_parts(accepted, stream).into_stream(config).await?;
-            Ok((stream, server_name))
-        }
+        Ok(end) => Ok(Greeted { server_name, end: end.clone(), accepted, hello }),
         Err(refusal) => {
-            refuse(&mut stream, refusal).await?;
+            if !carries_bytes {
+                refuse(&mut hello.stream, refusal).await?;
+            }
             Err(match refusal {
                 Refusal::UnknownName => HandshakeError::UnknownName,
                 Refusal::NoCertificate => HandshakeError::NoCertificate,
             })
         }
+    }
+}
+
+impl Greeted {
+    /// Does the handshake. The caller bounds the time.
+    ///
+    /// # Errors
+    /// The connection is of no use.
+    pub async fn handshake(self, config: Arc<ServerConfig>) -> Result<TlsStream<Inbound>, HandshakeError> {
+        let Self { accepted, hello: Hello { stream, .. }, .. } = self;
+        Ok(StartHandshake::from_parts(accepted, stream).into_stream(config).await?)
+    }
+
+    /// The connection as if nobody had read from it.
+    pub fn untouched(self) -> Inbound {
+        let Hello { mut stream, kept, left: _ } = self.hello;
+        stream.unread(kept.unwrap_or_default());
+        stream
     }
 }
 
@@ -74,11 +96,11 @@ async fn refuse(stream: &mut Inbound, refusal: Refusal) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// A stream that gives at most so many bytes. Listeners that pass TLS through will need these bytes again, and
-/// this is where they can be kept.
+/// A stream that gives at most so many bytes, and keeps them where a backend may have to read them again.
 struct Hello {
     stream: Inbound,
     left: usize,
+    kept: Option<BytesMut>,
 }
 
 impl AsyncRead for Hello {
@@ -94,8 +116,12 @@ impl AsyncRead for Hello {
         let mut part = buf.take(self.left);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
         let n = part.filled().len();
+        let filled = buf.filled().len();
         buf.advance(n);
         self.left -= n;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(&buf.filled()[filled..]);
+        }
         read
     }
 }

@@ -2,17 +2,18 @@
 
 use super::SocketOptions;
 use super::accept::Acceptor;
-use super::bind::bind;
+use super::bind::{bind, bind_udp};
 use super::places::Places;
 use crate::config::Limits;
+use crate::l4::{Datagrams, Flows};
 use crate::live::Live;
 use crate::proxy::{self, Connection};
-use crate::routing::SocketId;
+use crate::routing::{SocketId, Transport};
 use crate::stats;
 use crate::wire::Wire;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp};
 use std::rc::Rc;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,7 @@ struct Bound {
 #[derive(Debug)]
 enum Command {
     Open { options: SocketOptions, listeners: Vec<StdListener> },
+    OpenUdp { options: SocketOptions, sockets: Vec<StdUdp> },
     Close { id: SocketId, closed: std_mpsc::Sender<()> },
 }
 
@@ -111,24 +113,41 @@ impl Workers {
             let message = format!("{:?} is open already; close it first", options.id);
             return Err(io::Error::new(ErrorKind::AlreadyExists, message));
         }
-        if let Some((address, gateway)) = already_ours(&bound, &options.addresses) {
+        if let Some((address, gateway)) = already_ours(&bound, &options) {
             let message = format!(
                 "cannot bind {address}: gateway {gateway} of this process has it; map one of the two to another port"
             );
             return Err(io::Error::new(ErrorKind::AddrInUse, message));
         }
-        let sockets = bind(&options.addresses, self.commands.len())?;
-        let addresses: Vec<SocketAddr> = sockets.iter().map(|(address, _)| *address).collect();
-        let mut of_workers: Vec<Vec<StdListener>> = self.commands.iter().map(|_| Vec::new()).collect();
-        for (_, listeners) in sockets {
-            of_workers.iter_mut().zip(listeners).for_each(|(mine, listener)| mine.push(listener));
-        }
-        for (worker, listeners) in self.commands.iter().zip(of_workers) {
-            let command = Command::Open { options: options.clone(), listeners };
-            worker.send(command).map_err(|_| io::Error::other("a worker thread has ended"))?;
-        }
+        let addresses = match options.id.transport {
+            Transport::Tcp => {
+                let sockets = bind(&options.addresses, self.commands.len())?;
+                self.hand_out(sockets, |listeners| Command::Open { options: options.clone(), listeners })?
+            }
+            Transport::Udp => {
+                let sockets = bind_udp(&options.addresses, self.commands.len())?;
+                self.hand_out(sockets, |sockets| Command::OpenUdp { options: options.clone(), sockets })?
+            }
+        };
         let gateway = options.gateway.name.clone();
         bound.insert(options.id, Bound { gateway, addresses: addresses.clone() });
+        Ok(addresses)
+    }
+
+    /// Gives each worker its sockets of every address. Returns the addresses.
+    fn hand_out<T>(
+        &self,
+        sockets: Vec<(SocketAddr, Vec<T>)>,
+        command: impl Fn(Vec<T>) -> Command,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let addresses = sockets.iter().map(|(address, _)| *address).collect();
+        let mut of_workers: Vec<Vec<T>> = self.commands.iter().map(|_| Vec::new()).collect();
+        for (_, sockets) in sockets {
+            of_workers.iter_mut().zip(sockets).for_each(|(mine, socket)| mine.push(socket));
+        }
+        for (worker, mine) in self.commands.iter().zip(of_workers) {
+            worker.send(command(mine)).map_err(|_| io::Error::other("a worker thread has ended"))?;
+        }
         Ok(addresses)
     }
 
@@ -189,10 +208,12 @@ impl Workers {
 /// The first of the addresses that another socket of this process has, with that one's gateway.
 fn already_ours<'a>(
     bound: &'a BTreeMap<SocketId, Bound>,
-    addresses: &[SocketAddr],
+    wanted: &SocketOptions,
 ) -> Option<(SocketAddr, &'a str)> {
-    addresses.iter().filter(|address| address.port() != 0).find_map(|&address| {
-        let owner = bound.values().find(|bound| bound.addresses.contains(&address))?;
+    let same_transport = |id: &SocketId| id.transport == wanted.id.transport;
+    wanted.addresses.iter().filter(|address| address.port() != 0).find_map(|&address| {
+        let mut others = bound.iter().filter(|(id, _)| same_transport(id));
+        let (_, owner) = others.find(|(_, bound)| bound.addresses.contains(&address))?;
         Some((address, owner.gateway.as_str()))
     })
 }
@@ -221,6 +242,7 @@ where
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Open { options, listeners } => self.open(options, listeners),
+                Command::OpenUdp { options, sockets } => self.open_udp(&options, sockets),
                 Command::Close { id, closed } => {
                     for Loop { stop, ended } in self.stops.remove(&id).into_iter().flatten() {
                         let _ = stop.send(());
@@ -250,5 +272,17 @@ where
             Some(Loop { stop, ended: spawn_local(acceptor.clone().run(listener, stopped)) })
         });
         self.stops.insert(id, loops.collect());
+    }
+
+    fn open_udp(&mut self, options: &SocketOptions, sockets: Vec<StdUdp>) {
+        let loops = sockets.into_iter().filter_map(|socket| {
+            let socket = Datagrams::new(socket)
+                .inspect_err(|failure| error!("a bound socket cannot be used for UDP: {failure}"))
+                .ok()?;
+            let flows = Flows { id: options.id, live: self.live.clone(), stats: options.stats.clone() };
+            let (stop, stopped) = oneshot::channel();
+            Some(Loop { stop, ended: spawn_local(flows.serve(socket, stopped)) })
+        });
+        self.stops.insert(options.id, loops.collect());
     }
 }

@@ -142,7 +142,13 @@ fn question(exchange: &Exchange<'_>, passage: &Passage<'_>, auth: &ExternalAuth,
                 path: path.of(&asked.path, &asked.query).into(),
                 query: "".into(),
             };
-            Question { to: auth.to, head: head(passage.head.method.clone(), headers), address, body }
+            Question {
+                to: auth.to,
+                gateway: passage.gateway,
+                head: head(passage.head.method.clone(), headers),
+                address,
+                body,
+            }
         }
         AuthProtocol::Grpc { authority, context } => {
             let headers = HeaderMap::from_iter([
@@ -160,7 +166,13 @@ fn question(exchange: &Exchange<'_>, passage: &Passage<'_>, auth: &ExternalAuth,
                 context,
             };
             let body = ext_authz::message(told);
-            Question { to: auth.to, head: head(Method::POST, headers), address, body }
+            Question {
+                to: auth.to,
+                gateway: passage.gateway,
+                head: head(Method::POST, headers),
+                address,
+                body,
+            }
         }
     }
 }

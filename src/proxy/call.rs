@@ -20,6 +20,8 @@ const MOST_BODY: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub struct Question {
     pub to: Destination,
+    /// The number of the gateway, whose certificate is shown.
+    pub gateway: u16,
     pub head: request::Parts,
     pub address: Address<'static>,
     pub body: Bytes,
@@ -53,7 +55,7 @@ pub enum CallError {
 /// Asks, and once more when a connection that served before was closed meanwhile.
 pub async fn call(pool: &Rc<Pool>, revision: &Revision, question: Question) -> Result<Called, CallError> {
     let cluster = revision.clusters.get(question.to.cluster.0 as usize).ok_or(CallError::Unknown)?;
-    let backend = cluster.backend(question.to.backend).ok_or(CallError::Unknown)?;
+    let backend = cluster.backend_of(question.gateway, question.to.backend).ok_or(CallError::Unknown)?;
     let mut choice = Choice::default();
     loop {
         let reached = reach(pool, cluster, backend, &mut choice).await.map_err(CallError::Unreachable)?;
@@ -74,7 +76,7 @@ pub async fn call(pool: &Rc<Pool>, revision: &Revision, question: Question) -> R
 }
 
 async fn ask(up: &mut Upstream, tls: bool, question: Question) -> Result<Called, CallError> {
-    let Question { to: _, mut head, address, body } = question;
+    let Question { to: _, gateway: _, mut head, address, body } = question;
     let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
     let end = body.is_empty();
     outgoing::address(&mut head, &outgoing::Target { address: &address, tls, protocol, end, upgrade: None })?;

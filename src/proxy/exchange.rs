@@ -90,6 +90,7 @@ impl Exchange<'_> {
         let mut passage = Passage {
             revision: &revision,
             asked: &asked,
+            gateway: self.connection.gateway.id.0,
             matched: found.matched,
             head: self.introduced(head, &asked),
             clock: self.clock(rule),
@@ -99,7 +100,7 @@ impl Exchange<'_> {
         passage.admit(self, &[&rule.filters], down).await?;
         let (backend, kept) = choose(&revision, rule, &passage)?;
         passage.admit(self, &[&rule.filters, &backend.filters], down).await?;
-        let (cluster, endpoints) = destination(&revision, rule, backend)?;
+        let (cluster, endpoints) = destination(&revision, rule, backend, self.connection)?;
 
         let filters = [&rule.filters, &backend.filters];
         passage.edit(filters);
@@ -144,8 +145,8 @@ impl Exchange<'_> {
 
     /// The request as filters and backend get it: with what is known of its client.
     fn introduced(&self, mut head: request::Parts, asked: &Asked) -> request::Parts {
-        let Connection { peer, server_name, gateway, .. } = self.connection;
-        let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host };
+        let Connection { peer, server_name, gateway, client_certificate: certificate, .. } = self.connection;
+        let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host, certificate };
         forwarded::prepare_request(&mut head.headers, gateway, hop);
         head
     }
@@ -199,9 +200,11 @@ fn destination<'a>(
     revision: &'a Revision,
     rule: &Rule,
     backend: &Backend,
+    connection: &Connection,
 ) -> Result<(&'a Cluster, &'a upstream::Backend), Reply> {
     let index = backend.index.ok_or(Reply::NoBackend)?;
     let id = rule.backends.cluster().ok_or(Reply::NoBackend)?;
     let cluster = revision.clusters.get(id.0 as usize).ok_or(Reply::NoBackend)?;
-    Ok((cluster, cluster.backend(index).ok_or(Reply::NoBackend)?))
+    let gateway = connection.gateway.id.0;
+    Ok((cluster, cluster.backend_of(gateway, index).ok_or(Reply::NoBackend)?))
 }

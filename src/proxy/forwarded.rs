@@ -1,6 +1,6 @@
 //! The request's head as the upstream gets it: hop-by-hop fields gone, forwarding fields set by whom is trusted.
 
-use super::Gateway;
+use super::{ClientCertificate, Gateway};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
@@ -22,6 +22,8 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     UPGRADE,
 ];
 
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
 /// Fields that say who the client is; from a peer that is not trusted they are lies.
 const CLAIMS: [HeaderName; 6] = [
     X_FORWARDED_FOR,
@@ -29,7 +31,7 @@ const CLAIMS: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("forwarded"),
-    HeaderName::from_static("x-forwarded-client-cert"),
+    X_FORWARDED_CLIENT_CERT,
 ];
 
 /// Who sent a request, as far as headers tell it.
@@ -40,6 +42,7 @@ pub struct Hop<'a> {
     pub tls: bool,
     /// The host that was asked for, as it stood in the request.
     pub host: &'a HeaderValue,
+    pub certificate: &'a ClientCertificate,
 }
 
 /// Prepares the request's headers for the upstream. Returns the client's address.
@@ -53,6 +56,13 @@ pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>)
         }
         headers.remove(&X_REQUEST_ID);
         headers.remove(&X_FORWARDED_PROTO);
+    }
+    match hop.certificate {
+        ClientCertificate::NotTold => {}
+        ClientCertificate::Absent => drop(headers.remove(&X_FORWARDED_CLIENT_CERT)),
+        ClientCertificate::Told(certificate) => {
+            headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
+        }
     }
     append_forwarded_for(headers, hop.peer);
     headers
@@ -196,7 +206,8 @@ mod tests {
     ) -> (IpAddr, HeaderMap) {
         let mut head = request(fields);
         let host = HeaderValue::from_static("a.test");
-        let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host };
+        let certificate = &ClientCertificate::NotTold;
+        let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host, certificate };
         let client = prepare_request(&mut head, gateway, hop);
         (client, head)
     }
@@ -246,6 +257,25 @@ mod tests {
             assert!(text(&head, "x-forwarded-for").ends_with("10.0.0.1"), "{forwarded}");
             assert_eq!(text(&head, "x-request-id"), "kept");
             assert_eq!(text(&head, "x-forwarded-proto"), "http");
+        }
+    }
+
+    #[test]
+    fn only_this_gateway_says_which_certificate_its_client_showed() {
+        let gateway = gateway(0, &["10.0.0.0/8"]);
+        let told = ClientCertificate::Told(HeaderValue::from_static("Hash=1"));
+        for (peer, certificate, want) in [
+            ("203.0.113.9", &ClientCertificate::NotTold, ""),
+            ("10.0.0.1", &ClientCertificate::NotTold, "Hash=0"),
+            ("10.0.0.1", &ClientCertificate::Absent, ""),
+            ("10.0.0.1", &told, "Hash=1"),
+            ("203.0.113.9", &told, "Hash=1"),
+        ] {
+            let mut head = request(&[("x-forwarded-client-cert", "Hash=0")]);
+            let host = HeaderValue::from_static("a.test");
+            let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host, certificate };
+            prepare_request(&mut head, &gateway, hop);
+            assert_eq!(text(&head, "x-forwarded-client-cert"), want, "{peer} {certificate:?}");
         }
     }
 

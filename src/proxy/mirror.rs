@@ -96,6 +96,7 @@ pub fn start(
             pool: Rc::clone(&worker.pool),
             cluster: Arc::clone(cluster),
             mirror: *mirror,
+            gateway: passage.gateway,
             head: passage.head.clone(),
             address: address.clone().into_owned(),
             pieces: (!end).then(|| Pieces { receiver, waiting: Rc::clone(&waiting) }),
@@ -114,6 +115,7 @@ struct Copy {
     pool: Rc<Pool>,
     cluster: Arc<Cluster>,
     mirror: Mirror,
+    gateway: u16,
     head: request::Parts,
     address: Address<'static>,
     /// The body, where there is one.
@@ -151,7 +153,7 @@ impl Copy {
 
     /// Sends the request and reads the response to its end. Returns its status.
     async fn exchange(&mut self) -> Option<u16> {
-        let backend = self.cluster.backend(self.mirror.to.backend)?;
+        let backend = self.cluster.backend_of(self.gateway, self.mirror.to.backend)?;
         let reached = reach(&self.pool, &self.cluster, backend, &mut Choice::default()).await.ok()?;
         let (mut up, _active) = (reached.up, reached.active);
         let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };

@@ -42,6 +42,7 @@ use crate::tls::ServerName;
 use crate::upstream::Pool;
 use crate::wire::Wire;
 use downstream::Downstream;
+use http::HeaderValue;
 use ipnet::IpNet;
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -84,7 +85,20 @@ pub struct Connection {
     pub server_name: Option<ServerName>,
     /// Whether ALPN chose HTTP/2.
     pub http2: bool,
+    pub client_certificate: ClientCertificate,
     pub stats: Arc<HttpStats>,
+}
+
+/// What backends are told of the certificate that a client showed.
+#[derive(Debug, Clone, Default)]
+pub enum ClientCertificate {
+    /// Nothing; what a trusted proxy tells goes on.
+    #[default]
+    NotTold,
+    /// That there is none, or none that is valid.
+    Absent,
+    /// This, as `x-forwarded-client-cert`.
+    Told(HeaderValue),
 }
 
 /// What a worker thread has of its own.

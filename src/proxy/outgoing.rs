@@ -75,7 +75,7 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
     let Address { host, path, query } = target.address;
     let path = PathAndQuery::try_from(format!("{path}{query}"))?;
     match target.protocol {
-        Protocol::Http1 => {
+        Protocol::Http1 | Protocol::Opaque => {
             head.version = Version::HTTP_11;
             head.uri = path.into();
             head.headers.insert(HOST, host.clone());

@@ -15,6 +15,8 @@ use http::{HeaderMap, request};
 pub struct Passage<'a> {
     pub revision: &'a Revision,
     pub asked: &'a Asked,
+    /// The number of the gateway, whose certificate is shown to backends.
+    pub gateway: u16,
     /// The length of the path prefix that the rule matched.
     pub matched: usize,
     pub head: request::Parts,

@@ -1,13 +1,13 @@
 //! For tests: a gateway with one rule, asked over a pipe, in front of upstreams that a test scripts.
 
-use super::{Connection, Gateway, Worker, serve};
+use super::{ClientCertificate, Connection, Gateway, Worker, serve};
 use crate::config::Limits;
 use crate::filter::{ClusterId, Destination, Filters};
 use crate::host::{HostIndex, HostPattern};
 use crate::live::{Live, Revision};
 use crate::routing::{
     Backend, Backends, GatewayId, Listener, Matches, PathIndex, PathMatch, PathRank, Rank, Route,
-    RoutingTable, Rule, RuleName, SocketId, SocketTable, Timeouts,
+    RoutingTable, Rule, RuleName, SocketId, SocketTable, Timeouts, Transport,
 };
 use crate::telemetry::HttpStats;
 use crate::upstream::{
@@ -214,12 +214,13 @@ impl Rig {
     pub fn open(&self) -> DuplexStream {
         let (near, far) = duplex(PIPE);
         let connection = Connection {
-            socket: SocketId { gateway: GatewayId(0), port: 80 },
+            socket: SocketId { gateway: GatewayId(0), port: 80, transport: Transport::Tcp },
             gateway: Arc::clone(&self.gateway),
             peer: ([192, 0, 2, 1], 40_000).into(),
             local: ([192, 0, 2, 2], 80).into(),
             server_name: None,
             http2: false,
+            client_certificate: ClientCertificate::NotTold,
             stats: Arc::new(HttpStats::default()),
         };
         let serving = serve(Wire::new(near), connection, Rc::clone(&self.worker), self.shutdown.subscribe());
@@ -302,7 +303,7 @@ fn table(rule: Rule) -> RoutingTable {
     hosts.entry(&HostPattern::Any, || paths);
     let mut socket = SocketTable::default();
     socket.insert(&HostPattern::Any, Listener { name: String::new(), grpc: false, hosts });
-    let id = SocketId { gateway: GatewayId(0), port: 80 };
+    let id = SocketId { gateway: GatewayId(0), port: 80, transport: Transport::Tcp };
     RoutingTable::new(vec![(id, socket)], vec![Arc::new(rule)])
 }
 
@@ -313,11 +314,7 @@ fn cluster(backends: &[(Protocol, Vec<SocketAddr>)]) -> (ClusterSpec, BTreeMap<E
         (key(place), EndpointsSpec::Addresses(addresses.iter().map(endpoint).collect()))
     });
     let specs = backends.iter().enumerate();
-    let specs = specs.map(|(place, (protocol, _))| BackendSpec {
-        endpoints: key(place),
-        protocol: *protocol,
-        tls: None,
-    });
+    let specs = specs.map(|(place, (protocol, _))| BackendSpec::new(key(place), *protocol, None));
     let spec = ClusterSpec {
         name: "httproute/default/app/rule/0".into(),
         backends: specs.collect(),

@@ -13,11 +13,13 @@ mod grpc;
 mod http;
 mod list;
 mod metadata;
+mod policy;
 mod read;
 mod record;
 mod reference;
 mod secret;
 mod snapshot;
+mod stream;
 
 pub use self::core::{ConfigMap, Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 pub use self::core::{Namespace, PortName, Service, ServicePort, ServiceSpec};
@@ -38,11 +40,15 @@ pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use grpc::{GrpcBackendRef, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRouteSpec, GrpcRule};
 pub use list::List;
 pub use metadata::{Labels, Metadata};
+pub use policy::{
+    BackendTlsPolicy, BackendTlsPolicySpec, BackendTlsValidation, PolicyTarget, WrittenAltName,
+};
 pub use read::{Header as ObjectHeader, HeaderMetadata as ObjectMetadata, Reading, Standing, read, standing};
 pub use record::{Record, Records};
 pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
 pub use secret::{Secret, Sensitive};
 pub use snapshot::{Entry, Objects, Snapshot};
+pub use stream::{StreamRouteSpec, StreamRule, TcpRoute, TlsRoute, TlsRouteSpec, UdpRoute};
 
 use std::sync::Arc;
 
@@ -149,6 +155,10 @@ kinds! {
     Gateway, gateways, GATEWAY_GROUP, "Gateway", true;
     HttpRoute, http_routes, GATEWAY_GROUP, "HTTPRoute", true;
     GrpcRoute, grpc_routes, GATEWAY_GROUP, "GRPCRoute", true;
+    TlsRoute, tls_routes, GATEWAY_GROUP, "TLSRoute", true;
+    TcpRoute, tcp_routes, GATEWAY_GROUP, "TCPRoute", true;
+    UdpRoute, udp_routes, GATEWAY_GROUP, "UDPRoute", true;
+    BackendTlsPolicy, backend_tls_policies, GATEWAY_GROUP, "BackendTLSPolicy", true;
     ReferenceGrant, reference_grants, GATEWAY_GROUP, "ReferenceGrant", true;
     Backend, backends, ENVOY_GATEWAY_GROUP, "Backend", true;
     Service, services, "", "Service", true;

@@ -1,8 +1,9 @@
 //! All objects of one moment, in an order that does not depend on where they come from.
 
 use super::{
-    Backend, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute, HttpRoute, Namespace,
-    Object, Place, ReferenceGrant, Resource, Secret, Service, Severity,
+    Backend, BackendTlsPolicy, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
+    HttpRoute, Namespace, Object, Place, ReferenceGrant, Resource, Secret, Service, Severity, TcpRoute,
+    TlsRoute, UdpRoute,
 };
 use std::sync::Arc;
 
@@ -13,6 +14,10 @@ pub struct Snapshot {
     pub gateways: Objects<Gateway>,
     pub http_routes: Objects<HttpRoute>,
     pub grpc_routes: Objects<GrpcRoute>,
+    pub tls_routes: Objects<TlsRoute>,
+    pub tcp_routes: Objects<TcpRoute>,
+    pub udp_routes: Objects<UdpRoute>,
+    pub backend_tls_policies: Objects<BackendTlsPolicy>,
     pub reference_grants: Objects<ReferenceGrant>,
     pub backends: Objects<Backend>,
     pub services: Objects<Service>,

@@ -6,7 +6,8 @@
 use super::dump_filters::dump_filters;
 use super::{
     Backend, Backends, Carrier, GatewayId, HeaderMatch, Listener, Matches, PathIndex, PathMatch, QueryMatch,
-    Retry, RoutingTable, Rule, Session, SocketTable, TextMatch, TimeLimit, Timeouts,
+    Retry, RoutingTable, Rule, Session, SocketId, SocketTable, StreamListener, TextMatch, TimeLimit,
+    Timeouts, Transport,
 };
 use crate::host::HostPattern;
 use std::collections::BTreeMap;
@@ -74,12 +75,21 @@ fn scalar(text: &str) -> String {
 pub fn dump(table: &RoutingTable, gateway: impl Fn(GatewayId) -> String, page: &mut Page) {
     page.open(0, "table");
     for (id, socket) in table.sockets() {
-        page.open(1, format!("{} {}", gateway(id.gateway), id.port));
+        page.open(1, socket_name(*id, &gateway));
         dump_socket(table, socket, page);
     }
     page.open(0, "rules");
     for rule in table.rules() {
         dump_rule(rule, page);
+    }
+}
+
+/// `external 443`, `external 53/udp`.
+pub fn socket_name(id: SocketId, gateway: impl Fn(GatewayId) -> String) -> String {
+    let SocketId { gateway: of, port, transport } = id;
+    match transport {
+        Transport::Tcp => format!("{} {port}", gateway(of)),
+        Transport::Udp => format!("{} {port}/udp", gateway(of)),
     }
 }
 
@@ -96,6 +106,14 @@ fn dump_socket(table: &RoutingTable, socket: &SocketTable, page: &mut Page) {
                 let rule = &table.rules()[rule as usize].name;
                 page.pair(4, match_words(&matches), rule);
             }
+        }
+    }
+    let streams: BTreeMap<_, _> = socket.streams().collect();
+    for (pattern, StreamListener { name, hosts }) in streams {
+        page.open(2, format!("{name} for {pattern}"));
+        let sorted: BTreeMap<HostPattern, &u32> = hosts.iter().collect();
+        for (host, rule) in sorted {
+            page.entry(3, host, &table.rules()[*rule as usize].name);
         }
     }
 }

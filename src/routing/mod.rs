@@ -18,14 +18,14 @@ mod session;
 mod table;
 
 pub use crate::filter::ClusterId;
-pub use dump::{Page, dump};
+pub use dump::{Page, dump, socket_name};
 pub use limits::{Retry, TimeLimit, Timeouts};
 pub use matches::{HeaderMatch, Matches, PathMatch, QueryMatch, TextMatch};
 pub use path::PathIndex;
 pub use rank::{PathRank, Rank};
 pub use rule::{Backend, Backends, Route, Rule, RuleName};
 pub use session::{Carrier, Session, SessionError, Token};
-pub use table::{Found, Listener, Request, RoutingTable, SocketTable};
+pub use table::{Found, Listener, Request, RoutingTable, SocketTable, StreamListener};
 
 /// A gateway of this process: the position of its table in `proxy.toml`, stable while the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,4 +36,12 @@ pub struct GatewayId(pub u16);
 pub struct SocketId {
     pub gateway: GatewayId,
     pub port: u16,
+    pub transport: Transport,
+}
+
+/// TCP and UDP have ports of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    Tcp,
+    Udp,
 }

@@ -43,6 +43,7 @@ pub struct RoutingTable {
 pub struct SocketTable {
     listeners: Vec<Listener>,
     by_host: HostIndex<usize>,
+    streams: HostIndex<StreamListener>,
 }
 
 /// A listener of the Gateway API, with the routes attached to it.
@@ -53,6 +54,15 @@ pub struct Listener {
     /// Whether GRPCRoutes are attached: an unknown method is then answered by `UNIMPLEMENTED`.
     pub grpc: bool,
     pub hosts: HostIndex<PathIndex>,
+}
+
+/// A listener of the Gateway API that carries connections or datagrams to backends as they are.
+#[derive(Debug, Clone, Default)]
+pub struct StreamListener {
+    /// `namespace/gateway/listener`, for dumps and logs.
+    pub name: String,
+    /// Rules of the table, by the server names of their connections; without TLS all of them have the empty name.
+    pub hosts: HostIndex<u32>,
 }
 
 impl RoutingTable {
@@ -106,6 +116,13 @@ impl RoutingTable {
             .ok_or(Reply::NoRoute)
     }
 
+    /// The rule for a connection with this server name (lower case; empty when there is none), or for a flow.
+    /// `None` when no route is for it: the connection ends then without a word.
+    pub fn find_stream(&self, socket: SocketId, server_name: &str) -> Option<&Arc<Rule>> {
+        let listener = self.socket(socket)?.streams.best(server_name)?;
+        listener.hosts.best(server_name).map(|&rule| &self.rules[rule as usize])
+    }
+
     /// The listener that answers for this host on this socket.
     pub fn listener(&self, socket: SocketId, host: &str) -> Option<&Listener> {
         let table = self.socket(socket)?;
@@ -121,7 +138,22 @@ impl SocketTable {
         self.by_host.entry(pattern, || index);
     }
 
-    /// All listeners, in the order of insertion.
+    /// Adds a listener that speaks no HTTP, for a pattern that no other one of the socket has.
+    pub fn insert_stream(&mut self, pattern: &crate::host::HostPattern, listener: StreamListener) {
+        self.streams.entry(pattern, || listener);
+    }
+
+    /// Listeners that speak no HTTP, in no order.
+    pub fn streams(&self) -> impl Iterator<Item = (crate::host::HostPattern, &StreamListener)> {
+        self.streams.iter()
+    }
+
+    /// Whether no listener of the socket speaks HTTP.
+    pub fn speaks_no_http(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// All listeners that speak HTTP, in the order of insertion.
     pub fn listeners(&self) -> &[Listener] {
         &self.listeners
     }

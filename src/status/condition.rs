@@ -59,6 +59,21 @@ pub struct ParentStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// `status` of a policy, as far as it is ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyStatus {
+    pub ancestors: Vec<AncestorStatus>,
+}
+
+/// `status.ancestors[]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    pub ancestor_ref: ParentRef,
+    pub controller_name: String,
+    pub conditions: Vec<Condition>,
+}
+
 /// Conditions of these verdicts, all of one generation.
 pub(super) fn conditions<'v>(
     generation: Option<i64>,

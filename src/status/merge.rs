@@ -9,7 +9,6 @@ pub(super) enum Shared {
     /// `parents` of a route.
     Parents,
     /// `ancestors` of a policy.
-    #[allow(dead_code, reason = "the first policy that is served brings its first use")]
     Ancestors,
 }
 

@@ -15,13 +15,16 @@ mod services;
 mod writer;
 
 pub use address::reported;
-pub use condition::{Condition, GatewayStatus, ListenerStatus, ParentStatus, RouteKindStatus, RouteStatus};
+pub use condition::{
+    AncestorStatus, Condition, GatewayStatus, ListenerStatus, ParentStatus, PolicyStatus, RouteKindStatus,
+    RouteStatus,
+};
 pub use lease::Leadership;
 pub use publication::{Publication, Publisher};
 pub use publish::Writing;
 
-use crate::compile::{GatewayReport, ListenerReport, ParentReport, RouteReport};
-use crate::resource::GATEWAY_GROUP;
+use crate::compile::{GatewayReport, ListenerReport, ParentReport, PolicyReport, RouteReport};
+use crate::resource::{GATEWAY_GROUP, ParentRef};
 use condition::conditions;
 
 /// The status of a Gateway; its addresses are for the writer to add.
@@ -35,13 +38,14 @@ pub fn gateway(report: &GatewayReport) -> GatewayStatus {
         accepted,
         programmed,
         resolved_refs,
+        insecure_frontend,
         listeners,
     } = report;
+    let always = [("Accepted", accepted), ("Programmed", programmed), ("ResolvedRefs", resolved_refs)];
+    // This one exists only when it is true.
+    let insecure = insecure_frontend.iter().map(|verdict| ("InsecureFrontendValidationMode", verdict));
     GatewayStatus {
-        conditions: conditions(
-            *generation,
-            [("Accepted", accepted), ("Programmed", programmed), ("ResolvedRefs", resolved_refs)],
-        ),
+        conditions: conditions(*generation, always.into_iter().chain(insecure)),
         listeners: listeners.iter().map(|report| listener(report, *generation)).collect(),
     }
 }
@@ -93,4 +97,23 @@ pub fn route(report: &RouteReport, controller: &str) -> RouteStatus {
         }
     };
     RouteStatus { parents: parents.iter().map(parent).collect() }
+}
+
+/// The entries of a policy's status that are ours, one for each Gateway that uses what it is for.
+pub fn policy(report: &PolicyReport, controller: &str) -> PolicyStatus {
+    let PolicyReport { kind: _, namespace: _, name: _, generation, ancestors, accepted, resolved_refs } =
+        report;
+    let ancestor = |(namespace, name): &(String, String)| AncestorStatus {
+        ancestor_ref: ParentRef {
+            group: Some(GATEWAY_GROUP.into()),
+            kind: Some("Gateway".into()),
+            namespace: Some(namespace.as_str().into()),
+            name: name.as_str().into(),
+            section_name: None,
+            port: None,
+        },
+        controller_name: controller.to_owned(),
+        conditions: conditions(*generation, [("Accepted", accepted), ("ResolvedRefs", resolved_refs)]),
+    };
+    PolicyStatus { ancestors: ancestors.iter().map(ancestor).collect() }
 }

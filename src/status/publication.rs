@@ -1,7 +1,7 @@
 //! What the control path tells about the revision that is live, for others to read it in the API.
 
 use crate::bindings::Served;
-use crate::compile::{GatewayReport, RouteReport};
+use crate::compile::{GatewayReport, PolicyReport, RouteReport};
 use crate::resource::Snapshot;
 use crate::routing::SocketId;
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ pub struct Publication {
     pub served: Vec<Served>,
     pub gateways: Vec<GatewayReport>,
     pub routes: Vec<RouteReport>,
+    pub policies: Vec<PolicyReport>,
     /// The sockets that are wanted: where they listen, or why they do not.
     pub sockets: BTreeMap<SocketId, Result<Vec<SocketAddr>, String>>,
 }

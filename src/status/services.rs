@@ -7,6 +7,7 @@ use super::publication::Publication;
 use crate::bindings::{GATEWAY_LABEL, Place, Served};
 use crate::config::{KubernetesSource, ServiceConfig, ServicePlace, ServiceType};
 use crate::resource::{Gateway, Record, Service, Snapshot};
+use crate::routing::{SocketId, Transport};
 use foldhash::fast::FixedState;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -147,11 +148,12 @@ fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
     let listeners = report.into_iter().flat_map(|report| &report.listeners);
     let mut ports = BTreeMap::new();
     for listener in listeners.filter(|listener| listener.accepted.holds) {
-        let transport = if listener.protocol == "UDP" { "UDP" } else { "TCP" };
-        let socket = publication
-            .sockets
-            .iter()
-            .find(|(id, _)| id.gateway == served.binding.id && id.port == listener.port);
+        let (transport, id) = match listener.protocol.as_str() {
+            "UDP" => ("UDP", Transport::Udp),
+            _ => ("TCP", Transport::Tcp),
+        };
+        let id = SocketId { gateway: served.binding.id, port: listener.port, transport: id };
+        let socket = publication.sockets.get_key_value(&id);
         let target = socket
             .and_then(|(_, socket)| socket.as_ref().ok()?.first())
             .map_or(listener.port, |bound| bound.port());

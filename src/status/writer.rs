@@ -16,7 +16,7 @@ use super::merge::{Shared, complaints, entries, only_counts, whole};
 use super::pace::Paces;
 use super::publication::Publication;
 use crate::bindings::Served;
-use crate::compile::{GatewayReport, RouteReport, Verdict};
+use crate::compile::{GatewayReport, PolicyReport, RouteReport, Verdict};
 use crate::config::KubernetesSource;
 use crate::resource::{GatewayClass, ObjectRef, Record, Records, Resource};
 use foldhash::fast::FixedState;
@@ -67,6 +67,7 @@ enum Subject<'p> {
     Class(&'p GatewayClass),
     Gateway(&'p Served, &'p GatewayReport),
     Route(&'p RouteReport),
+    Policy(&'p PolicyReport),
 }
 
 /// A status to write.
@@ -175,8 +176,8 @@ impl Writer {
             }
             let current = current(&record);
             let patch = match desired {
-                Value::Array(parents) => {
-                    entries(&current, Shared::Parents, &self.config.controller_name, parents, &now)
+                Value::Array(ours) => {
+                    entries(&current, subject.shared(), &self.config.controller_name, ours, &now)
                 }
                 status => whole(&current, status, &now),
             };
@@ -208,6 +209,9 @@ impl Writer {
             Subject::Gateway(served, report) => return self.gateway(publication, served, report),
             Subject::Route(report) => {
                 serde_json::to_value(super::route(report, &self.config.controller_name).parents)
+            }
+            Subject::Policy(report) => {
+                serde_json::to_value(super::policy(report, &self.config.controller_name).ancestors)
             }
         };
         value.expect("a status has nothing in it that JSON could not say")
@@ -269,6 +273,19 @@ impl Subject<'_> {
                 name: report.name.clone(),
             },
             Self::Route(report) => report.route.reference(),
+            Self::Policy(report) => ObjectRef {
+                kind: report.kind.to_owned(),
+                namespace: report.namespace.clone(),
+                name: report.name.clone(),
+            },
+        }
+    }
+
+    /// The list in which other controllers have entries, too.
+    fn shared(&self) -> Shared {
+        match self {
+            Self::Policy(_) => Shared::Ancestors,
+            Self::Class(_) | Self::Gateway(..) | Self::Route(_) => Shared::Parents,
         }
     }
 }
@@ -280,7 +297,8 @@ fn subjects<'p>(publication: &'p Publication, controller: &'p str) -> impl Itera
         let served = publication.served.iter().find(|served| served.binding.id == report.id)?;
         Some(Subject::Gateway(served, report))
     });
-    classes.chain(gateways).chain(publication.routes.iter().map(Subject::Route))
+    let routes = publication.routes.iter().map(Subject::Route);
+    classes.chain(gateways).chain(routes).chain(publication.policies.iter().map(Subject::Policy))
 }
 
 fn current(record: &Record) -> Value {

@@ -5,6 +5,7 @@
 
 use super::http::HttpTotals;
 use super::listener::ListenerTotals;
+use super::stream::{FlowTotals, StreamTotals};
 use crate::stats::{HistogramTotal, StatusesTotal};
 use crate::upstream::ClusterTotals;
 
@@ -188,6 +189,30 @@ pub const HTTP: &[Family<HttpTotals>] = &[
 pub const LISTENER_HTTP: &[Family<HttpTotals>] = &[
     ("downstream_rq_completed", Counter(|total| total.statuses.answered())),
     ("downstream_rq_xx", Classes(|total| total.statuses.classes())),
+];
+
+/// Connections that are no HTTP, by `envoy_tcp_prefix`.
+pub const TCP: &[Family<StreamTotals>] = &[
+    ("downstream_cx_no_route", Counter(|total| total.no_route)),
+    ("downstream_cx_rx_bytes_total", Counter(|total| total.rx_bytes)),
+    ("downstream_cx_total", Counter(|total| total.cx_total)),
+    ("downstream_cx_tx_bytes_total", Counter(|total| total.tx_bytes)),
+    ("idle_timeout", Counter(|total| total.idle_timeout)),
+];
+
+/// Flows of datagrams, by `envoy_udp_prefix`.
+pub const UDP: &[Family<FlowTotals>] = &[
+    ("downstream_sess_active", Gauge(|total| total.active)),
+    ("downstream_sess_no_route", Counter(|total| total.no_route)),
+    ("downstream_sess_rx_bytes", Counter(|total| total.rx_bytes)),
+    ("downstream_sess_rx_datagrams", Counter(|total| total.rx_datagrams)),
+    ("downstream_sess_rx_errors", Counter(|total| total.rx_errors)),
+    ("downstream_sess_total", Counter(|total| total.sessions)),
+    ("downstream_sess_tx_bytes", Counter(|total| total.tx_bytes)),
+    ("downstream_sess_tx_datagrams", Counter(|total| total.tx_datagrams)),
+    ("downstream_sess_tx_errors", Counter(|total| total.tx_errors)),
+    ("idle_timeout", Counter(|total| total.idle_timeout)),
+    ("session_overflow", Counter(|total| total.overflow)),
 ];
 
 /// Connections of clients, by `envoy_listener_address`.

@@ -1,5 +1,6 @@
 //! What a socket counts of its connections before they speak HTTP: Envoy's `listener.<address>.*`.
 
+use super::stream::CarrierStats;
 use crate::stats::{Counter, Sharded, tally};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -35,13 +36,30 @@ tally! {
 #[derive(Debug)]
 pub struct ListenerStats {
     address: String,
+    port: u16,
     shards: Sharded<ListenerShard>,
+    carried: CarrierStats,
 }
 
 impl ListenerStats {
     /// Counters for a socket that is bound to this address (the first of several).
     pub fn new(address: SocketAddr) -> Self {
-        Self { address: address_label(address), shards: Sharded::default() }
+        Self {
+            address: address_label(address),
+            port: address.port(),
+            shards: Sharded::default(),
+            carried: CarrierStats::default(),
+        }
+    }
+
+    /// Counters of what is carried and is no HTTP.
+    pub fn carried(&self) -> &CarrierStats {
+        &self.carried
+    }
+
+    /// The bound port, which is part of Envoy's prefixes.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `0.0.0.0_10080`: the metrics' `envoy_listener_address`.
@@ -72,6 +90,7 @@ impl ListenerStats {
     /// Sets all counters back to zero; gauges stay.
     pub fn reset(&self) {
         self.shards.reset();
+        self.carried.reset();
     }
 }
 

@@ -22,6 +22,7 @@ mod registry;
 mod section;
 mod server;
 mod stat_list;
+mod stream;
 
 pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
@@ -29,3 +30,4 @@ pub use memory::Memory;
 pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;
 pub use server::{Server, State};
+pub use stream::{Carrier, CarrierStats, FlowShard, FlowTotals, StreamShard, StreamTotals};

@@ -13,6 +13,7 @@ use super::page::Page;
 use super::section::{Names, Section, Selection, Sink};
 use super::server::{Server, State};
 use super::stat_list::StatList;
+use super::stream::{Carrier, FlowTotals, StreamTotals};
 use crate::tls::Certificate;
 use crate::upstream::{Cluster, ClusterTotals};
 use arc_swap::ArcSwap;
@@ -50,6 +51,8 @@ pub struct Socket {
     /// All addresses that it is bound to.
     pub addresses: Vec<SocketAddr>,
     pub tls: bool,
+    /// Whether HTTP is spoken on it; it shows no counters of HTTP else.
+    pub speaks_http: bool,
     pub http: Arc<HttpStats>,
     pub listener: Arc<ListenerStats>,
     /// The certificates that it serves.
@@ -177,6 +180,8 @@ impl Registry {
         Section { prefix: "envoy_cluster_", families: families::CLUSTER, rows: clusters }.write(sink);
         Section { prefix: "envoy_cluster_", families: families::CLUSTER_IN_USE, rows: in_use }.write(sink);
         Section { prefix: "envoy_http_", families: families::HTTP, rows: http_rows(&sockets) }.write(sink);
+        Section { prefix: "envoy_tcp_", families: families::TCP, rows: tcp_rows(&sockets) }.write(sink);
+        Section { prefix: "envoy_udp_", families: families::UDP, rows: udp_rows(&sockets) }.write(sink);
         let rows = listener_http_rows(&sockets);
         Section { prefix: "envoy_listener_http_", families: families::LISTENER_HTTP, rows }.write(sink);
         let rows = listener_rows(sockets.iter(), "");
@@ -262,7 +267,7 @@ fn cluster_rows(clusters: &[Arc<Cluster>]) -> (Rows<ClusterRow>, Rows<ClusterTot
 /// By prefix: gateways that listen on one port of different addresses share it.
 fn http_rows(sockets: &[Socket]) -> Rows<HttpTotals> {
     let mut rows = BTreeMap::<Names, HttpTotals>::new();
-    for Socket { http, .. } in sockets {
+    for Socket { http, .. } in sockets.iter().filter(|socket| socket.speaks_http) {
         let prefix = http.prefix();
         let names = Names::new(&[("envoy_http_conn_manager_prefix", prefix)], format!("http.{prefix}."));
         http.add_to(rows.entry(names).or_default());
@@ -270,9 +275,31 @@ fn http_rows(sockets: &[Socket]) -> Rows<HttpTotals> {
     rows.into_iter().collect()
 }
 
+fn tcp_rows(sockets: &[Socket]) -> Rows<StreamTotals> {
+    let mut rows = Vec::new();
+    for Socket { listener, .. } in sockets {
+        for (carrier, total) in listener.carried().stream_totals() {
+            let prefix = format!("{}-{}", carrier.prefix(), listener.port());
+            let names = Names::new(&[("envoy_tcp_prefix", &prefix)], format!("tcp.{prefix}."));
+            rows.push((names, total));
+        }
+    }
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    rows
+}
+
+fn udp_rows(sockets: &[Socket]) -> Rows<FlowTotals> {
+    let rows = sockets.iter().filter_map(|Socket { listener, .. }| {
+        let total = listener.carried().flow_totals()?;
+        let prefix = format!("{}-{}", Carrier::Udp.prefix(), listener.port());
+        Some((Names::new(&[("envoy_udp_prefix", &prefix)], format!("udp.{prefix}.")), total))
+    });
+    rows.collect()
+}
+
 fn listener_http_rows(sockets: &[Socket]) -> Rows<HttpTotals> {
     let mut rows = BTreeMap::<Names, HttpTotals>::new();
-    for Socket { http, .. } in sockets {
+    for Socket { http, .. } in sockets.iter().filter(|socket| socket.speaks_http) {
         let (prefix, address) = (http.prefix(), http.address());
         let names = Names::new(
             &[("envoy_http_conn_manager_prefix", prefix), ("envoy_listener_address", address)],

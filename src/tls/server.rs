@@ -1,11 +1,12 @@
 //! Which listener answers a TLS handshake: by the server name that the client asks for.
 //!
 //! ```text
-//! server name ─▶ TlsSocket ─ most specific listener ─▶ ServerConfig ─ Choice ─▶ certificate
+//! server name ─▶ TlsSocket ─ most specific listener ─┬▶ ServerConfig ─ Choice ─▶ certificate
+//!                    │                               └▶ passed through: a backend ends TLS
 //!                    └─ no listener, or one without a certificate ─▶ Refusal
 //! ```
 
-use super::{Certificate, TlsShared};
+use super::{Certificate, ClientValidation, Clients, TlsShared};
 use crate::host::{HostIndex, HostPattern};
 use rustls::{AlertDescription, ServerConfig};
 use std::sync::Arc;
@@ -20,9 +21,35 @@ pub struct TlsListener {
 /// Who ends the TLS connection.
 #[derive(Debug, Clone)]
 pub enum TlsMode {
-    /// The gateway, with one of these certificates. Without any (all references broken) a handshake for the
-    /// listener fails.
-    Terminate { certificates: Vec<Arc<Certificate>> },
+    /// The gateway.
+    Terminate(Termination),
+    /// A backend: the gateway reads the server name and nothing else.
+    Passthrough,
+}
+
+impl TlsMode {
+    /// The gateway ends TLS with one of these certificates, and HTTP is spoken in it.
+    pub fn https(certificates: Vec<Arc<Certificate>>) -> Self {
+        Self::Terminate(Termination { certificates, clients: None, carried: Carried::Http })
+    }
+}
+
+/// How the gateway ends TLS.
+#[derive(Debug, Clone)]
+pub struct Termination {
+    /// Without any (all references broken) a handshake for the listener fails.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// `None` asks clients for no certificate.
+    pub clients: Option<ClientValidation>,
+    pub carried: Carried,
+}
+
+/// What is inside of a TLS connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Carried {
+    Http,
+    /// Bytes that are a backend's business.
+    Bytes,
 }
 
 /// The server name of a handshake, lower case; empty when the client sent none.
@@ -31,11 +58,21 @@ pub type ServerName = Arc<str>;
 /// All TLS listeners of a socket, by server name.
 #[derive(Debug, Default)]
 pub struct TlsSocket {
-    listeners: HostIndex<Termination>,
+    listeners: HostIndex<Option<TlsEnd>>,
+    carries_bytes: bool,
 }
 
-/// How a listener ends TLS; `None` is a listener without a certificate.
-type Termination = Option<Arc<ServerConfig>>;
+/// What becomes of a handshake for a listener.
+#[derive(Debug, Clone)]
+pub enum TlsEnd {
+    Here {
+        config: Arc<ServerConfig>,
+        clients: Option<Arc<Clients>>,
+        carried: Carried,
+    },
+    /// All bytes, from the first one, are a backend's.
+    Backend,
+}
 
 /// Why no listener answers a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,26 +84,39 @@ pub enum Refusal {
 }
 
 impl TlsSocket {
-    /// The listeners of one socket. A listener with the same certificates as one built before from the same
+    /// The listeners of one socket. A listener with the same settings as one built before from the same
     /// `shared` gets the very same configuration.
     pub fn build(listeners: &[TlsListener], shared: &TlsShared) -> Self {
         let mut index = HostIndex::default();
+        let mut carries_bytes = false;
         for TlsListener { hostname, mode } in listeners {
-            index.entry(hostname, || match mode {
-                TlsMode::Terminate { certificates } if certificates.is_empty() => None,
-                TlsMode::Terminate { certificates } => Some(shared.config(certificates)),
-            });
+            let end = match mode {
+                TlsMode::Terminate(termination) if termination.certificates.is_empty() => None,
+                TlsMode::Terminate(termination) => Some(shared.end(termination)),
+                TlsMode::Passthrough => Some(TlsEnd::Backend),
+            };
+            carries_bytes |= match mode {
+                TlsMode::Terminate(termination) => termination.carried == Carried::Bytes,
+                TlsMode::Passthrough => true,
+            };
+            index.entry(hostname, || end);
         }
         shared.forget_unused();
-        Self { listeners: index }
+        Self { listeners: index, carries_bytes }
     }
 
     /// How the most specific listener for this name (lower case; empty when the client sent none) ends TLS.
     ///
     /// # Errors
-    /// The handshake has to fail with the [`Refusal`]'s alert.
-    pub fn choose(&self, server_name: &str) -> Result<&Arc<ServerConfig>, Refusal> {
+    /// The handshake has to fail, with the [`Refusal`]'s alert or without a word.
+    pub fn choose(&self, server_name: &str) -> Result<&TlsEnd, Refusal> {
         self.listeners.best(server_name).ok_or(Refusal::UnknownName)?.as_ref().ok_or(Refusal::NoCertificate)
+    }
+
+    /// Whether one of the listeners carries what is no HTTP. Clients of such a socket are refused without a word:
+    /// nobody can say whose alert it would be (TLSRoute in the Gateway API).
+    pub fn carries_bytes(&self) -> bool {
+        self.carries_bytes
     }
 }
 
@@ -83,6 +133,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::ClientMode;
 
     fn listener(hostname: &str, certificates: &[&Arc<Certificate>]) -> TlsListener {
         let hostname = if hostname == "*" {
@@ -91,7 +142,14 @@ mod tests {
             HostPattern::parse(hostname).expect("a valid pattern")
         };
         let certificates = certificates.iter().map(|&certificate| certificate.clone()).collect();
-        TlsListener { hostname, mode: TlsMode::Terminate { certificates } }
+        TlsListener { hostname, mode: TlsMode::https(certificates) }
+    }
+
+    fn config<'a>(socket: &'a TlsSocket, name: &str) -> &'a Arc<ServerConfig> {
+        match socket.choose(name).unwrap() {
+            TlsEnd::Here { config, .. } => config,
+            TlsEnd::Backend => panic!("{name} is passed through"),
+        }
     }
 
     fn certificate(name: &str) -> Arc<Certificate> {
@@ -106,10 +164,10 @@ mod tests {
         let (one, two) = (certificate("a.test"), certificate("*.test"));
         let listeners = [listener("a.test", &[&one]), listener("*.test", &[&two]), listener("b.test", &[])];
         let socket = TlsSocket::build(&listeners, &shared);
-        let exact = socket.choose("a.test").unwrap();
-        let wildcard = socket.choose("c.test").unwrap();
+        let exact = config(&socket, "a.test");
+        let wildcard = config(&socket, "c.test");
         assert!(!Arc::ptr_eq(exact, wildcard));
-        assert!(Arc::ptr_eq(wildcard, socket.choose("d.c.test").unwrap()));
+        assert!(Arc::ptr_eq(wildcard, config(&socket, "d.c.test")));
         assert_eq!(socket.choose("b.test").unwrap_err(), Refusal::NoCertificate);
         assert_eq!(socket.choose("test").unwrap_err(), Refusal::UnknownName);
         assert_eq!(socket.choose("").unwrap_err(), Refusal::UnknownName);
@@ -133,7 +191,33 @@ mod tests {
         let renewed = certificate("b.test");
         let after =
             TlsSocket::build(&[listener("a.test", &[&reread]), listener("b.test", &[&renewed])], &shared);
-        assert!(Arc::ptr_eq(before.choose("a.test").unwrap(), after.choose("a.test").unwrap()));
-        assert!(!Arc::ptr_eq(before.choose("b.test").unwrap(), after.choose("b.test").unwrap()));
+        assert!(Arc::ptr_eq(config(&before, "a.test"), config(&after, "a.test")));
+        assert!(!Arc::ptr_eq(config(&before, "b.test"), config(&after, "b.test")));
+    }
+
+    #[test]
+    fn other_authorities_make_another_configuration_and_the_same_ones_the_same() {
+        let shared = TlsShared::new().unwrap();
+        let (own, authority) = (certificate("a.test"), certificate("clients.test"));
+        let listener = |authorities: &[&Arc<Certificate>], carried| {
+            let authorities = authorities.iter().map(|one| one.key.cert[0].clone()).collect();
+            let clients = ClientValidation { authorities, mode: ClientMode::ValidOnly, told: None };
+            let certificates = vec![own.clone()];
+            let mode = TlsMode::Terminate(Termination { certificates, clients: Some(clients), carried });
+            TlsSocket::build(&[TlsListener { hostname: HostPattern::Any, mode }], &shared)
+        };
+        let first = listener(&[&authority], Carried::Http);
+        let same = listener(&[&authority], Carried::Http);
+        let other = listener(&[&own], Carried::Http);
+        let bytes = listener(&[&authority], Carried::Bytes);
+        assert!(Arc::ptr_eq(config(&first, ""), config(&same, "")));
+        assert!(!Arc::ptr_eq(config(&first, ""), config(&other, "")));
+        assert!(config(&bytes, "").alpn_protocols.is_empty() && bytes.carries_bytes());
+        let open = TlsSocket::build(&[listener_of(&own)], &shared);
+        assert!(!Arc::ptr_eq(&config(&first, "").ticketer, &config(&open, "").ticketer));
+    }
+
+    fn listener_of(certificate: &Arc<Certificate>) -> TlsListener {
+        listener("*", &[certificate])
     }
 }

@@ -1,11 +1,12 @@
 //! TLS towards a backend: whom to trust, and which names its certificate must have.
 
-use super::{Protocol, Roots, SubjectAltName, TlsSpec};
+use super::{ClientCertificate, Protocol, Roots, SubjectAltName, TlsSpec};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
@@ -56,9 +57,13 @@ impl ClientTls {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
+        if let Some(ClientCertificate(certified)) = &spec.client {
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certified)));
+        }
         config.alpn_protocols = match protocol {
             Protocol::Http1 => vec![b"http/1.1".to_vec()],
             Protocol::Http2 => vec![b"h2".to_vec()],
+            Protocol::Opaque => Vec::new(),
         };
         Ok(Self { config: Arc::new(config), server_name })
     }
@@ -85,69 +90,99 @@ fn verifier(
     spec: &TlsSpec,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, ClientTlsError> {
-    let names =
+    let chains =
         WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider)).build()?;
-    if spec.subject_alt_names.is_empty() {
-        return Ok(names);
-    }
+    let trusted = match &spec.roots {
+        Roots::Given(certificates) => certificates.clone(),
+        Roots::System | Roots::Unverified => Vec::new(),
+    };
     let wanted = spec.subject_alt_names.clone();
-    Ok(Arc::new(AnyOfNames { names, roots, wanted, provider: Arc::clone(provider) }))
+    Ok(Arc::new(Named { chains, roots, trusted, wanted, provider: Arc::clone(provider) }))
 }
 
-/// Trusts a chain whose leaf has one of the wanted names, whatever name the connection asked for
-/// (`BackendTLSPolicy.validation.subjectAltNames`).
+/// Trusts a chain of a known authority whose leaf has the name that the connection asks for, or, where there are
+/// wanted names, one of them whatever is asked for (`BackendTLSPolicy.validation.subjectAltNames`).
 #[derive(Debug)]
-struct AnyOfNames {
-    names: Arc<WebPkiServerVerifier>,
+struct Named {
+    chains: Arc<WebPkiServerVerifier>,
     roots: Arc<RootCertStore>,
+    /// Certificates that are believed themselves.
+    trusted: Vec<CertificateDer<'static>>,
     wanted: Vec<SubjectAltName>,
     provider: Arc<CryptoProvider>,
 }
 
-impl AnyOfNames {
-    fn has_uri(&self, leaf: &CertificateDer<'_>) -> bool {
-        let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
-        let Ok(Some(names)) = leaf.subject_alternative_name() else { return false };
-        names.value.general_names.iter().any(|name| match name {
-            GeneralName::URI(uri) => {
-                self.wanted.iter().any(|want| matches!(want, SubjectAltName::Uri(want) if want == uri))
+impl Named {
+    fn verify_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        parsed: &ParsedCertificate<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let verified =
+            verify_server_cert_signed_by_trust_anchor(parsed, &self.roots, intermediates, now, algorithms);
+        match verified {
+            // A self-signed certificate that is trusted itself has no chain, and most say that they are authorities.
+            Err(_) if self.trusted.contains(leaf) && is_current(leaf, now) => Ok(()),
+            verified => verified,
+        }
+    }
+
+    fn verify_names(
+        &self,
+        leaf: &CertificateDer<'_>,
+        parsed: &ParsedCertificate<'_>,
+        asked: &ServerName<'_>,
+    ) -> Result<(), Error> {
+        if self.wanted.is_empty() {
+            return verify_server_name(parsed, asked);
+        }
+        let has = |want: &SubjectAltName| match want {
+            SubjectAltName::Dns(name) => match ServerName::try_from(name.as_str()) {
+                Ok(name) => verify_server_name(parsed, &name).is_ok(),
+                // A wildcard is no name that a server can have; the certificate has to have the same one.
+                Err(_) => has_name(leaf, |known| matches!(known, GeneralName::DNSName(dns) if dns == name)),
+            },
+            SubjectAltName::Uri(uri) => {
+                has_name(leaf, |known| matches!(known, GeneralName::URI(known) if known == uri))
             }
-            _ => false,
-        })
+        };
+        match self.wanted.iter().any(has) {
+            true => Ok(()),
+            false => Err(Error::InvalidCertificate(CertificateError::NotValidForName)),
+        }
     }
 }
 
-impl ServerCertVerifier for AnyOfNames {
+fn has_name(leaf: &CertificateDer<'_>, is_wanted: impl Fn(&GeneralName<'_>) -> bool) -> bool {
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else { return false };
+    names.value.general_names.iter().any(is_wanted)
+}
+
+/// Whether a certificate is within its validity.
+fn is_current(certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = parsed.validity();
+    (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
+}
+
+impl ServerCertVerifier for Named {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        ocsp: &[u8],
+        asked: &ServerName<'_>,
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.has_uri(leaf) {
-            let parsed = ParsedCertificate::try_from(leaf)?;
-            let algorithms = self.provider.signature_verification_algorithms.all;
-            return verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                intermediates,
-                now,
-                algorithms,
-            )
-            .map(|()| ServerCertVerified::assertion());
-        }
-        let mut error = Error::InvalidCertificate(CertificateError::NotValidForName);
-        for want in &self.wanted {
-            let SubjectAltName::Dns(name) = want else { continue };
-            let Ok(name) = ServerName::try_from(name.as_str()) else { continue };
-            match self.names.verify_server_cert(leaf, intermediates, &name, ocsp, now) {
-                Ok(verified) => return Ok(verified),
-                Err(failed) => error = failed,
-            }
-        }
-        Err(error)
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        self.verify_chain(leaf, &parsed, intermediates, now)?;
+        self.verify_names(leaf, &parsed, asked)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -156,7 +191,7 @@ impl ServerCertVerifier for AnyOfNames {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.names.verify_tls12_signature(message, leaf, signature)
+        self.chains.verify_tls12_signature(message, leaf, signature)
     }
 
     fn verify_tls13_signature(
@@ -165,11 +200,11 @@ impl ServerCertVerifier for AnyOfNames {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.names.verify_tls13_signature(message, leaf, signature)
+        self.chains.verify_tls13_signature(message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.names.supported_verify_schemes()
+        self.chains.supported_verify_schemes()
     }
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {

@@ -17,8 +17,11 @@ pub struct Channel {
     pub(super) id: u64,
     pub protocol: Protocol,
     /// `None` is cleartext; an error answers every request.
-    pub(super) tls: Option<Result<ClientTls, ClientTlsError>>,
+    pub(super) tls: ChannelTls,
 }
+
+/// TLS of a channel, if it has any, or why it cannot be had.
+pub(super) type ChannelTls = Option<Result<ClientTls, ClientTlsError>>;
 
 impl Channel {
     fn new(protocol: Protocol, tls: Option<&TlsSpec>) -> Self {
@@ -45,6 +48,8 @@ pub struct Backend {
 pub struct Cluster {
     name: String,
     backends: Vec<Backend>,
+    /// The backends whose TLS is another one for a gateway, by its number and their places.
+    backends_of: HashMap<(u16, u16), Backend>,
     connect_timeout: Duration,
     stats: Arc<ClusterStats>,
     spec: ClusterSpec,
@@ -59,6 +64,11 @@ impl Cluster {
     /// The backend at this place of the rule's valid `backendRefs`.
     pub fn backend(&self, index: u16) -> Option<&Backend> {
         self.backends.get(usize::from(index))
+    }
+
+    /// The same, as this gateway is to speak to it: with its own certificate, if it has one.
+    pub fn backend_of(&self, gateway: u16, index: u16) -> Option<&Backend> {
+        self.backends_of.get(&(gateway, index)).or_else(|| self.backend(index))
     }
 
     /// All backends, in order.
@@ -155,17 +165,25 @@ impl Clusters {
     }
 
     fn cluster(&mut self, spec: ClusterSpec, old: Option<&Cluster>) -> Cluster {
-        let backends = spec.backends.iter().map(|backend| self.backend(backend)).collect();
+        let mut backends = Vec::with_capacity(spec.backends.len());
+        let mut backends_of = HashMap::new();
+        for (index, backend) in (0..).zip(&spec.backends) {
+            backends.push(self.backend(backend, backend.tls.as_ref()));
+            for (gateway, tls) in &backend.tls_of {
+                backends_of.insert((*gateway, index), self.backend(backend, Some(tls)));
+            }
+        }
         let stats = old.map_or_else(Arc::default, |old| Arc::clone(&old.stats));
-        Cluster { name: spec.name.clone(), backends, connect_timeout: spec.connect_timeout, stats, spec }
+        let (name, connect_timeout) = (spec.name.clone(), spec.connect_timeout);
+        Cluster { name, backends, backends_of, connect_timeout, stats, spec }
     }
 
-    fn backend(&mut self, spec: &BackendSpec) -> Backend {
+    fn backend(&mut self, spec: &BackendSpec, tls: Option<&Arc<TlsSpec>>) -> Backend {
         let endpoints = self.endpoints.get(&spec.endpoints).map(|running| Arc::clone(&running.set));
         let channel = self
             .channels
-            .entry((spec.protocol, spec.tls.clone()))
-            .or_insert_with(|| Arc::new(Channel::new(spec.protocol, spec.tls.as_deref())));
+            .entry((spec.protocol, tls.cloned()))
+            .or_insert_with(|| Arc::new(Channel::new(spec.protocol, tls.map(Arc::as_ref))));
         Backend { endpoints: endpoints.unwrap_or_default(), channel: Arc::clone(channel) }
     }
 }

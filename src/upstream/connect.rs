@@ -3,7 +3,7 @@
 //! One pool per worker, so that nothing is shared between cores. An HTTP/1 connection waits in the pool between
 //! requests, the one used last goes first; an HTTP/2 connection is shared by all requests of its worker.
 
-use super::cluster::{Backend, Channel};
+use super::cluster::{Backend, ChannelTls};
 use super::counted::Opening;
 use super::endpoint::Endpoint;
 use super::http2::{Connection, Http2};
@@ -112,6 +112,7 @@ impl Pool {
                 let connection = pool.get(&key)?.iter().find(|connection| connection.has_room())?;
                 Some(Upstream::Http2(Http2::new(Rc::clone(connection), true)))
             }
+            Protocol::Opaque => None,
         }
     }
 
@@ -121,20 +122,11 @@ impl Pool {
         backend: &Backend,
         endpoint: &Endpoint,
     ) -> Result<Upstream, ConnectError> {
-        let opening = Opening::new(cluster.shared_stats());
         let key = (endpoint.id, backend.channel.id);
-        let (wire, protocol) = match &endpoint.address {
-            Address::Ip(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                secure(stream, &backend.channel, opening).await?
-            }
-            Address::Unix(path) => {
-                secure(UnixStream::connect(path).await?, &backend.channel, opening).await?
-            }
-        };
-        match protocol {
-            Protocol::Http1 => Ok(Upstream::http1(wire, key, self.head_bytes, false)),
+        let wire = Wire::boxed(dial(cluster, backend, endpoint).await?);
+        match backend.channel.protocol {
+            // Who asks for HTTP of what is none gets it as it was spoken first.
+            Protocol::Http1 | Protocol::Opaque => Ok(Upstream::http1(wire, key, self.head_bytes, false)),
             Protocol::Http2 => {
                 cluster.stats().mine().cx_http2.inc();
                 let connection = Rc::new(Connection::open(wire).await?);
@@ -166,14 +158,50 @@ impl Pool {
     }
 }
 
-/// Does TLS where the channel asks for it, and says what is spoken on the connection.
+/// A new connection to this endpoint, with TLS where the channel asks for it, for the cluster's counters a connected
+/// one. The caller bounds the time.
+///
+/// # Errors
+/// When there is no connection, or the endpoint is not who it should be.
+pub async fn dial(
+    cluster: &Cluster,
+    backend: &Backend,
+    endpoint: &Endpoint,
+) -> Result<Box<dyn Transport>, ConnectError> {
+    open(cluster, &backend.channel.tls, endpoint).await
+}
+
+/// The same without TLS of ours, whatever the channel asks for.
+///
+/// # Errors
+/// When there is no connection.
+pub async fn dial_plain(cluster: &Cluster, endpoint: &Endpoint) -> Result<Box<dyn Transport>, ConnectError> {
+    open(cluster, &None, endpoint).await
+}
+
+async fn open(
+    cluster: &Cluster,
+    tls: &ChannelTls,
+    endpoint: &Endpoint,
+) -> Result<Box<dyn Transport>, ConnectError> {
+    let opening = Opening::new(cluster.shared_stats());
+    match &endpoint.address {
+        Address::Ip(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            secure(stream, tls, opening).await
+        }
+        Address::Unix(path) => secure(UnixStream::connect(path).await?, tls, opening).await,
+    }
+}
+
 async fn secure(
     stream: impl Transport,
-    channel: &Channel,
+    tls: &ChannelTls,
     opening: Opening,
-) -> Result<(Wire, Protocol), ConnectError> {
-    let tls = match &channel.tls {
-        None => return Ok((Wire::new(opening.opened(stream)), channel.protocol)),
+) -> Result<Box<dyn Transport>, ConnectError> {
+    let tls = match tls {
+        None => return Ok(Box::new(opening.opened(stream))),
         Some(Ok(tls)) => tls,
         Some(Err(error)) => return Err(ConnectError::Tls(error.to_string())),
     };
@@ -182,5 +210,5 @@ async fn secure(
         .connect(tls.server_name.clone(), stream)
         .await
         .map_err(|error| ConnectError::Tls(error.to_string()))?;
-    Ok((Wire::new(opening.opened(stream)), channel.protocol))
+    Ok(Box::new(opening.opened(stream)))
 }

@@ -15,12 +15,12 @@ mod stats;
 
 pub use client_tls::ClientTlsError;
 pub use cluster::{Backend, Channel, Cluster, Clusters};
-pub use connect::{ConnectError, Pool};
+pub use connect::{ConnectError, Pool, dial, dial_plain};
 pub use endpoint::{Active, Endpoint, EndpointSet};
 pub use resolve::Resolver;
 pub use session::{Event, Upstream, UpstreamError};
 pub use spec::{
-    Address, BackendSpec, ClusterSpec, EndpointSpec, EndpointsKey, EndpointsSpec, Protocol, Roots,
-    SubjectAltName, TlsSpec,
+    Address, BackendSpec, ClientCertificate, ClusterSpec, EndpointSpec, EndpointsKey, EndpointsSpec,
+    Protocol, Roots, SubjectAltName, TlsSpec,
 };
 pub use stats::{Closed, ClusterShard, ClusterStats, ClusterTotals};

@@ -1,6 +1,9 @@
 //! What clusters should be: plain values that `compile` makes and `control` reconciles with what is running.
 
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +26,19 @@ pub struct BackendSpec {
     pub protocol: Protocol,
     /// `None` is cleartext.
     pub tls: Option<Arc<TlsSpec>>,
+    /// How TLS is done for gateways (by number) that show a certificate of their own.
+    pub tls_of: Vec<(u16, Arc<TlsSpec>)>,
 }
 
-/// The name of a set of endpoints, which several clusters may share: `service/<namespace>/<name>/<port>` or
-/// `backend/<namespace>/<name>`.
+impl BackendSpec {
+    /// A backend that every gateway speaks to alike.
+    pub fn new(endpoints: EndpointsKey, protocol: Protocol, tls: Option<Arc<TlsSpec>>) -> Self {
+        Self { endpoints, protocol, tls, tls_of: Vec::new() }
+    }
+}
+
+/// The name of a set of endpoints, which several clusters may share: `service/<namespace>/<name>/<port>` (with `/udp`
+/// for a port of UDP) or `backend/<namespace>/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointsKey(pub Arc<str>);
 
@@ -37,6 +49,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2: with prior knowledge in cleartext, by ALPN over TLS.
     Http2,
+    /// Bytes or datagrams that only the two ends understand.
+    Opaque,
 }
 
 /// Where the endpoints of a set are.
@@ -70,6 +84,32 @@ pub struct TlsSpec {
     pub roots: Roots,
     /// Names of which the certificate must have one, DNS names or URIs.
     pub subject_alt_names: Vec<SubjectAltName>,
+    /// What is shown when the backend asks who we are.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate of ours with its key, which are known to belong together.
+#[derive(Clone)]
+pub struct ClientCertificate(pub Arc<CertifiedKey>);
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientCertificate({} certificates, key [redacted])", self.0.cert.len())
+    }
+}
+
+impl PartialEq for ClientCertificate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.cert == other.0.cert
+    }
+}
+
+impl Eq for ClientCertificate {}
+
+impl Hash for ClientCertificate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.cert.hash(state);
+    }
 }
 
 /// Whom to trust.
@@ -77,7 +117,7 @@ pub struct TlsSpec {
 pub enum Roots {
     /// The system's store.
     System,
-    /// These certificates.
+    /// These certificates; with none of them nobody is trusted, and no request goes out.
     Given(Vec<CertificateDer<'static>>),
     /// Everybody: `insecureSkipVerify`.
     Unverified,

@@ -1,6 +1,9 @@
 //! An authority of the tests' own, and leaf certificates for any names.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, SerialNumber};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -42,6 +45,30 @@ impl Authority {
         Leaf { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
     }
 
+    /// The authority's own certificate, as PEM.
+    pub fn pem(&self) -> String {
+        let text = STANDARD.encode(&self.certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// A leaf for these names that also has a URI.
+    pub fn leaf_with_uri(&self, names: &[&str], uri: &str) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("valid names");
+        params.subject_alt_names.push(SanType::URI(uri.try_into().expect("ASCII")));
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Leaf { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
+    }
+
+    /// A client that trusts this authority and shows a certificate when it is asked for one.
+    pub fn client_showing(&self, leaf: &Leaf) -> ClientConfig {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let versions = builder.with_safe_default_protocol_versions().expect("the provider knows them");
+        let config = versions.with_root_certificates(self.roots());
+        config.with_client_auth_cert(vec![leaf.der.clone()], leaf.key()).expect("they belong together")
+    }
+
     /// A client that trusts this authority alone.
     pub fn client(&self, alpn: &[&str]) -> ClientConfig {
         let builder = ClientConfig::builder_with_provider(provider());
@@ -66,6 +93,32 @@ impl Authority {
 }
 
 impl Leaf {
+    /// A certificate that nobody signed but itself, and that says it is an authority.
+    pub fn self_signed(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("valid names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key")
+    }
+
+    /// A server with this certificate that asks its clients for one of this authority.
+    pub fn server_asking(&self, authority: &Authority) -> ServerConfig {
+        let roots = Arc::new(authority.roots());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().expect("a root");
+        ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows them")
+            .with_client_cert_verifier(clients)
+            .with_single_cert(vec![self.der.clone()], self.key())
+            .expect("they belong together")
+    }
+
     /// A server with this certificate.
     pub fn server(&self, alpn: &[&str]) -> ServerConfig {
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key");

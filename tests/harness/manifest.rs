@@ -149,3 +149,49 @@ impl From<Route> for Value {
 pub fn path_prefix(prefix: &str) -> Value {
     json!({ "path": { "type": "PathPrefix", "value": prefix } })
 }
+
+/// A ConfigMap of a namespace with a certificate of an authority.
+pub fn authority(namespace: &str, name: &str, pem: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": name, "namespace": namespace },
+        "data": { "ca.crt": pem },
+    })
+}
+
+/// A BackendTLSPolicy of `apps` for a Service, trusting the authority in a ConfigMap.
+pub fn backend_tls(name: &str, service: &str, authority: &str, hostname: &str) -> Value {
+    json!({
+        "apiVersion": GATEWAY_API, "kind": "BackendTLSPolicy",
+        "metadata": { "name": name, "namespace": "apps" },
+        "spec": {
+            "targetRefs": [{ "group": "", "kind": "Service", "name": service }],
+            "validation": {
+                "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": authority }],
+                "hostname": hostname,
+            },
+        },
+    })
+}
+
+/// A listener of protocol TCP, UDP or TLS for routes of all namespaces.
+pub fn stream_listener(name: &str, port: u16, protocol: &str) -> Value {
+    json!({
+        "name": name, "protocol": protocol, "port": port,
+        "allowedRoutes": { "namespaces": { "from": "All" } },
+    })
+}
+
+/// A TLSRoute, TCPRoute or UDPRoute of `apps` on `external`, with Services and their weights.
+pub fn stream_route(kind: &str, name: &str, section: &str, backends: &[(&str, u32)]) -> Value {
+    let backends: Vec<_> =
+        backends.iter().map(|(name, weight)| json!({ "name": name, "port": 80, "weight": weight })).collect();
+    json!({
+        "apiVersion": GATEWAY_API, "kind": kind,
+        "metadata": { "name": name, "namespace": "apps" },
+        "spec": {
+            "parentRefs": [{ "name": "external", "namespace": "network", "sectionName": section }],
+            "rules": [{ "backendRefs": backends }],
+        },
+    })
+}

@@ -95,6 +95,14 @@ impl Builder {
         self.set("source.kubernetes.kubeconfig", kubeconfig.display().to_string())
     }
 
+    /// Binds one more port of a gateway's listeners; returns where, for TCP and for UDP.
+    pub fn listen(mut self, gateway: &str, port: u16) -> (Self, SocketAddr) {
+        let bound = free_port(self.address);
+        set(&mut self.settings, &format!("gateways.{gateway}.ports.{port}"), i64::from(bound).into());
+        let address = SocketAddr::new(self.address, bound);
+        (self, address)
+    }
+
     /// Leaves the three Gateways and their certificate to the test.
     pub fn without_gateways(mut self) -> Self {
         self.default_gateways = false;

@@ -11,6 +11,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::future::Future;
@@ -85,8 +86,13 @@ impl Upstream {
 
     /// The same over TLS.
     pub async fn tls_echo(name: &str, leaf: &Leaf) -> Self {
+        Self::tls_echo_with(name, leaf.server(&["h2", "http/1.1"])).await
+    }
+
+    /// The same with these settings.
+    pub async fn tls_echo_with(name: &str, config: ServerConfig) -> Self {
         let name = name.to_owned();
-        let acceptor = TlsAcceptor::from(Arc::new(leaf.server(&["h2", "http/1.1"])));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         Self::listen(move |stream, _| {
             let (name, acceptor) = (name.clone(), acceptor.clone());
             async move {

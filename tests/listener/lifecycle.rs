@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use trigate::config::Limits;
 use trigate::listener::Workers;
 use trigate::live::Live;
-use trigate::routing::{GatewayId, SocketId};
+use trigate::routing::{GatewayId, SocketId, Transport};
 use trigate::wire::Wire;
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn what_is_bound_twice_is_told_with_its_owner() {
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 
     let mut other = options(Setup::default());
-    other.id = SocketId { gateway: GatewayId(1), port: 80 };
+    other.id = SocketId { gateway: GatewayId(1), port: 80, transport: Transport::Tcp };
     other.addresses = vec![rig.address];
     let error = rig.workers.open(other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
@@ -82,10 +82,10 @@ async fn a_port_of_another_program_is_told_with_the_way_to_find_it() {
     let theirs = TcpListener::bind("127.0.0.1:0").unwrap();
     let rig = Rig::echo(Setup::default());
     let mut options = options(Setup::default());
-    options.id = SocketId { gateway: GatewayId(1), port: 80 };
+    options.id = SocketId { gateway: GatewayId(1), port: 80, transport: Transport::Tcp };
     options.addresses = vec![theirs.local_addr().unwrap()];
     let told = rig.workers.open(options).unwrap_err().to_string();
-    assert!(told.contains(&theirs.local_addr().unwrap().to_string()) && told.contains("ss -ltnp"), "{told}");
+    assert!(told.contains(&theirs.local_addr().unwrap().to_string()) && told.contains("ss -tulnp"), "{told}");
 }
 
 #[tokio::test]

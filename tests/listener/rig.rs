@@ -13,12 +13,12 @@ use trigate::host::HostPattern;
 use trigate::listener::{SocketOptions, Workers};
 use trigate::live::{Live, Revision};
 use trigate::proxy::{Connection, Gateway};
-use trigate::routing::{GatewayId, RoutingTable, SocketId};
+use trigate::routing::{GatewayId, RoutingTable, SocketId, Transport};
 use trigate::telemetry::{HttpStats, ListenerStats};
 use trigate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
 use trigate::wire::Wire;
 
-pub const SOCKET: SocketId = SocketId { gateway: GatewayId(0), port: 443 };
+pub const SOCKET: SocketId = SocketId { gateway: GatewayId(0), port: 443, transport: Transport::Tcp };
 
 /// Longer than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ impl Rig {
             .iter()
             .map(|(hostname, certificates)| TlsListener {
                 hostname: HostPattern::parse(hostname).unwrap_or(HostPattern::Any),
-                mode: TlsMode::Terminate { certificates: certificates.iter().map(|&c| c.clone()).collect() },
+                mode: TlsMode::https(certificates.iter().map(|&c| c.clone()).collect()),
             })
             .collect();
         let socket = TlsSocket::build(&listeners, &self.shared);

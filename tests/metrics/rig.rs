@@ -17,7 +17,7 @@ pub fn clusters(count: usize) -> Vec<Arc<Cluster>> {
     let key = |i: usize| EndpointsKey(format!("service/default/app-{i}/80").into());
     let specs = (0..count).map(|i| ClusterSpec {
         name: format!("httproute/default/app-{i}/rule/0"),
-        backends: vec![BackendSpec { endpoints: key(i), protocol: Protocol::Http1, tls: None }],
+        backends: vec![BackendSpec::new(key(i), Protocol::Http1, None)],
         connect_timeout: Duration::from_secs(1),
     });
     let endpoint = |port| EndpointSpec { address: Address::Ip((Ipv4Addr::LOCALHOST, port).into()) };
@@ -35,6 +35,7 @@ pub fn socket(address: &str, certificates: Vec<Arc<Certificate>>) -> Socket {
         name: format!("external/{}", address.port()),
         addresses: vec![address],
         tls,
+        speaks_http: true,
         http: Arc::new(HttpStats::new(tls, address)),
         listener: Arc::new(ListenerStats::new(address)),
         certificates,

@@ -1,0 +1,98 @@
+//! A connection and its backend: bytes are copied both ways until both have ended, or nothing moves any more.
+
+use super::Target;
+use super::traffic::{Moved, Watched};
+use crate::config::Limits;
+use crate::telemetry::{Carrier, ListenerStats};
+use crate::upstream::{Address, Backend, Cluster, ConnectError, Endpoint, dial, dial_plain};
+use crate::wire::Transport;
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::time::timeout;
+use tracing::debug;
+
+/// What is read at once, of each direction.
+const BUFFER: usize = 16 * 1024;
+/// So many endpoints are tried before the connection is closed.
+const MOST_TRIES: usize = 3;
+
+/// Carries a connection to its target and back. One side that ends its half leaves the other half open.
+pub async fn carry(
+    client: Box<dyn Transport>,
+    target: Target,
+    limits: &Limits,
+    stats: &ListenerStats,
+    carrier: Carrier,
+) {
+    let counted = stats.carried().streams(carrier);
+    counted.cx_active.inc();
+    if let (Some(cluster), Some(backend)) = (target.cluster(), target.backend())
+        && let Some(upstream) = reach(cluster, backend, carrier).await
+    {
+        let moved = Moved::now();
+        let of_clients = || stats.carried().streams(carrier);
+        let mut client = Watched {
+            stream: client,
+            moved: moved.clone(),
+            read: |n| of_clients().rx_bytes.add(n as u64),
+            written: |n| of_clients().tx_bytes.add(n as u64),
+        };
+        let mut upstream = Watched {
+            stream: upstream,
+            moved: moved.clone(),
+            // The connection counts its bytes and its end itself.
+            read: |_| {},
+            written: |_| {},
+        };
+        let copied = tokio::select! {
+            copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => Some(copied),
+            () = moved.idle(limits.stream_idle_timeout) => None,
+        };
+        match copied {
+            None => counted.idle_timeout.inc(),
+            Some(Err(error)) => debug!("{}: a connection broke: {error}", cluster.name()),
+            Some(Ok(_)) => {}
+        }
+    }
+    counted.cx_active.dec();
+}
+
+/// A connection to one of the backend's endpoints; another one is tried when one cannot be reached.
+async fn reach(cluster: &Cluster, backend: &Backend, carrier: Carrier) -> Option<Box<dyn Transport>> {
+    let mut failed: Option<Address> = None;
+    for _ in 0..backend.endpoints.len().clamp(1, MOST_TRIES) {
+        let Some(active) = backend.endpoints.pick(|| fastrand::u32(..), failed.as_ref()) else {
+            cluster.stats().mine().no_endpoint.inc();
+            debug!("{}: there is no endpoint", cluster.name());
+            return None;
+        };
+        match connect(cluster, backend, active.endpoint(), carrier).await {
+            Ok(upstream) => return Some(upstream),
+            Err(error) => {
+                cluster.stats().connect_failed();
+                if matches!(error, ConnectError::Timeout(_)) {
+                    cluster.stats().connect_timed_out();
+                }
+                debug!("{}: {:?}: {error}", cluster.name(), active.endpoint().address);
+                failed = Some(active.endpoint().address.clone());
+            }
+        }
+    }
+    None
+}
+
+async fn connect(
+    cluster: &Cluster,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    carrier: Carrier,
+) -> Result<Box<dyn Transport>, ConnectError> {
+    let limit = cluster.connect_timeout();
+    let opening = async {
+        match carrier {
+            // The client has its own TLS, all the way to the backend.
+            Carrier::Passthrough => dial_plain(cluster, endpoint).await,
+            Carrier::Tcp | Carrier::Terminated | Carrier::Udp => dial(cluster, backend, endpoint).await,
+        }
+    };
+    timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))?
+}

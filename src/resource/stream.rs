@@ -1,0 +1,58 @@
+//! TLSRoute, TCPRoute, UDPRoute: which connections and flows go where.
+
+use super::{HttpBackendRef, List, Metadata, ParentRef};
+use serde::Deserialize;
+
+/// Which TLS connections go where, by their server name.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TlsRoute {
+    pub metadata: Metadata,
+    pub spec: TlsRouteSpec,
+}
+
+/// Which TCP connections go where: all of a listener's.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TcpRoute {
+    pub metadata: Metadata,
+    pub spec: StreamRouteSpec,
+}
+
+/// Which UDP flows go where: all of a listener's.
+#[derive(Debug, Clone, Deserialize)]
+pub struct UdpRoute {
+    pub metadata: Metadata,
+    pub spec: StreamRouteSpec,
+}
+
+/// `spec` of a TLSRoute.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsRouteSpec {
+    #[serde(default)]
+    pub parent_refs: List<ParentRef>,
+    #[serde(default)]
+    pub hostnames: List<Box<str>>,
+    #[serde(default)]
+    pub rules: List<StreamRule>,
+    pub use_default_gateways: Option<Box<str>>,
+}
+
+/// `spec` of a TCPRoute or a UDPRoute.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamRouteSpec {
+    #[serde(default)]
+    pub parent_refs: List<ParentRef>,
+    #[serde(default)]
+    pub rules: List<StreamRule>,
+    pub use_default_gateways: Option<Box<str>>,
+}
+
+/// `rules[]`. Its references are those of an HTTPRoute without filters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamRule {
+    pub name: Option<Box<str>>,
+    #[serde(default)]
+    pub backend_refs: List<HttpBackendRef>,
+}
