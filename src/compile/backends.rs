@@ -27,6 +27,11 @@ impl<'s> Resolver<'s> {
         Self { snapshot, slices: Slices::new(snapshot), keys: BTreeSet::new(), reported: BTreeSet::new() }
     }
 
+    /// What it resolves in.
+    pub fn snapshot(&self) -> &'s Snapshot {
+        self.snapshot
+    }
+
     /// The backend that a route's reference means.
     pub fn resolve(
         &mut self,

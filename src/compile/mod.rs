@@ -14,6 +14,7 @@ mod cors;
 mod dump;
 mod durations;
 mod endpoints;
+mod extension;
 mod filters;
 mod findings;
 mod gateways;

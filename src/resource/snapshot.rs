@@ -1,8 +1,8 @@
 //! All objects of one moment, in an order that does not depend on where they come from.
 
 use super::{
-    Backend, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute, HttpRoute, Namespace,
-    Object, Place, ReferenceGrant, Resource, Secret, Service, Severity,
+    Backend, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute, HttpRoute,
+    HttpRouteFilter, Namespace, Object, Place, ReferenceGrant, Resource, Secret, Service, Severity,
 };
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ pub struct Snapshot {
     pub grpc_routes: Objects<GrpcRoute>,
     pub reference_grants: Objects<ReferenceGrant>,
     pub backends: Objects<Backend>,
+    pub http_route_filters: Objects<HttpRouteFilter>,
     pub services: Objects<Service>,
     pub endpoint_slices: Objects<EndpointSlice>,
     pub secrets: Objects<Secret>,
