@@ -3,7 +3,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod beside;
 mod drain;
+mod extension;
 mod filters;
 mod gateways;
 mod grpc;
@@ -15,6 +17,7 @@ mod observed;
 mod proxy_protocol;
 mod replies;
 mod retry;
+mod settings;
 mod streaming;
 mod swap;
 mod tls;
