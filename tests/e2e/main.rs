@@ -21,6 +21,7 @@ mod settings;
 mod streaming;
 mod swap;
 mod tls;
+mod tonic;
 mod upgrades;
 mod upstream_bytes;
 
