@@ -56,6 +56,11 @@ impl<'s> Resolver<'s> {
         self.gateways = gateways;
     }
 
+    /// What it resolves in.
+    pub fn snapshot(&self) -> &'s Snapshot {
+        self.snapshot
+    }
+
     /// The backend that a route's reference means.
     pub fn resolve(
         &mut self,

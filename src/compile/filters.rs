@@ -4,6 +4,7 @@
 
 use super::aside::Aside;
 use super::cors;
+use super::extension;
 use super::findings::Fault;
 use crate::filter::{Filters, HeaderEdits, HostEdit, Mirror, PathEdit, Redirect, Rewrite, Scheme};
 use crate::host::HostPattern;
@@ -24,8 +25,35 @@ pub(super) struct Remarks {
     pub broken: Vec<(usize, Fault)>,
     /// Filters that can be, but hardly mean what they say.
     pub odd: Vec<(usize, Fault)>,
-    /// References that lead nowhere. A mirror is left out then; an authorizer that cannot be asked lets nobody pass.
+    /// References that lead nowhere. A mirror is left out then; an authorizer or an extension lets nobody pass.
     pub unresolved: Vec<(usize, Fault)>,
+    /// Whether the host becomes the name of the backend that is chosen, where it has one.
+    pub host_of_backend: bool,
+}
+
+/// Filters in the making.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub filters: Filters,
+    mirrors: Vec<Mirror>,
+    /// What can be applied, but hardly means what it says.
+    pub odd: Vec<Fault>,
+    pub host_of_backend: bool,
+}
+
+impl Draft {
+    /// Adds a rewrite. Several are one where each changes something else.
+    pub fn rewrite(&mut self, new: Rewrite) -> Result<(), Fault> {
+        let empty = Rewrite { hostname: None, path: None };
+        let known = self.filters.rewrite.get_or_insert_with(|| Box::new(empty));
+        let hosts = [known.hostname.is_some(), new.hostname.is_some(), self.host_of_backend];
+        if (known.path.is_some() && new.path.is_some()) || hosts.into_iter().filter(|is| *is).count() > 1 {
+            return Err(Fault::new("IncompatibleFilters", "a second URLRewrite; put both into one"));
+        }
+        known.hostname = known.hostname.take().or(new.hostname);
+        known.path = known.path.take().or(new.path);
+        Ok(())
+    }
 }
 
 /// The filters of a rule or of a backend. `prefixes` says whether every match of the rule is by path prefix.
@@ -34,20 +62,20 @@ pub(super) fn compile(
     prefixes: bool,
     aside: &mut Aside<'_, '_>,
 ) -> (Filters, Remarks) {
-    let mut filters = Filters::default();
+    let mut draft = Draft::default();
     let mut remarks = Remarks::default();
-    let mut mirrors = Vec::new();
     for (i, filter) in written.iter().enumerate() {
-        match add(&mut filters, &mut mirrors, filter, prefixes, aside) {
+        match add(&mut draft, filter, prefixes, aside) {
             Ok(()) => {}
             Err(fault) if is_reference(&fault) => {
-                if filter.external_auth.is_some() {
-                    filters.broken = Some(Reply::BrokenRule);
+                if filter.request_mirror.is_none() {
+                    draft.filters.broken = Some(Reply::BrokenRule);
                 }
                 remarks.unresolved.push((i, fault));
             }
             Err(fault) => remarks.broken.push((i, fault)),
         }
+        remarks.odd.extend(draft.odd.drain(..).map(|fault| (i, fault)));
         let modifier = filter.request_header_modifier.as_ref().or(filter.response_header_modifier.as_ref());
         if let Some(name) = modifier.and_then(|modifier| hop_by_hop(modifier)) {
             let message = format!(
@@ -60,10 +88,13 @@ pub(super) fn compile(
             remarks.odd.push((i, Fault::new("NoEffect", message)));
         }
     }
+    let Draft { mut filters, mirrors, odd: _, host_of_backend } = draft;
+    remarks.host_of_backend = host_of_backend;
     if filters.redirect.is_some() && filters.rewrite.is_some() {
         let message = "RequestRedirect and URLRewrite exclude each other; use one of them";
         remarks.broken.push((written.len() - 1, Fault::new("IncompatibleFilters", message)));
     }
+    filters.rewrite.take_if(|rewrite| rewrite.hostname.is_none() && rewrite.path.is_none());
     filters.mirrors = mirrors.into();
     if !remarks.broken.is_empty() {
         filters = Filters { broken: Some(Reply::BrokenRule), ..Filters::default() };
@@ -72,8 +103,7 @@ pub(super) fn compile(
 }
 
 fn add(
-    filters: &mut Filters,
-    mirrors: &mut Vec<Mirror>,
+    draft: &mut Draft,
     written: &HttpFilter,
     prefixes: bool,
     aside: &mut Aside<'_, '_>,
@@ -87,8 +117,9 @@ fn add(
         request_mirror,
         cors,
         external_auth,
-        extension_ref: _,
+        extension_ref,
     } = written;
+    let filters = &mut draft.filters;
     match &**r#type {
         "RequestHeaderModifier" => {
             let edits = edits(required(request_header_modifier, "requestHeaderModifier")?)?;
@@ -102,12 +133,9 @@ fn add(
             let redirect = redirect(required(request_redirect, "requestRedirect")?, prefixes)?;
             once(&mut filters.redirect, redirect, r#type)
         }
-        "URLRewrite" => {
-            let rewrite = rewrite(required(url_rewrite, "urlRewrite")?, prefixes)?;
-            once(&mut filters.rewrite, rewrite, r#type)
-        }
+        "URLRewrite" => draft.rewrite(rewrite(required(url_rewrite, "urlRewrite")?, prefixes)?),
         "RequestMirror" => {
-            mirrors.push(aside.mirror(required(request_mirror, "requestMirror")?)?);
+            draft.mirrors.push(aside.mirror(required(request_mirror, "requestMirror")?)?);
             Ok(())
         }
         "CORS" => {
@@ -121,9 +149,7 @@ fn add(
             let auth = aside.external_auth(required(external_auth, "externalAuth")?)?;
             once(&mut filters.external_auth, auth, r#type)
         }
-        "ExtensionRef" => Err(unsupported(
-            format!("{type} filters are not served yet, so what it belongs to answers 500", type = r#type),
-        )),
+        "ExtensionRef" => extension::add(draft, required(extension_ref, "extensionRef")?, aside),
         other => Err(unsupported(format!(
             "there is no filter of type `{other}`, so what it belongs to answers 500"
         ))),
@@ -135,7 +161,7 @@ fn is_reference(fault: &Fault) -> bool {
     matches!(fault.reason, "BackendNotFound" | "RefNotPermitted" | "InvalidKind" | "UnsupportedProtocol")
 }
 
-fn unsupported(message: impl Into<String>) -> Fault {
+pub(super) fn unsupported(message: impl Into<String>) -> Fault {
     Fault::new("UnsupportedValue", message)
 }
 
@@ -153,7 +179,7 @@ fn once<T>(place: &mut Option<Box<T>>, filter: T, kind: &str) -> Result<(), Faul
     Ok(())
 }
 
-fn edits(written: &HeaderModifier) -> Result<HeaderEdits, Fault> {
+pub(super) fn edits(written: &HeaderModifier) -> Result<HeaderEdits, Fault> {
     let HeaderModifier { set, add, remove } = written;
     let pairs = |headers: &[resource::Header]| -> Result<_, Fault> {
         let ours = headers.iter().filter(|header| !is_hop_by_hop(&header.name));
@@ -178,7 +204,7 @@ fn hop_by_hop(modifier: &HeaderModifier) -> Option<&str> {
     edited.into_iter().find(|name| is_hop_by_hop(name))
 }
 
-fn name(text: &str) -> Result<HeaderName, Fault> {
+pub(super) fn name(text: &str) -> Result<HeaderName, Fault> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| unsupported(format!("`{}` is no header name", text.escape_default())))?;
     if FRAMING.contains(&name.as_str()) {
@@ -187,7 +213,7 @@ fn name(text: &str) -> Result<HeaderName, Fault> {
     Ok(name)
 }
 
-fn value(name: &str, text: &str) -> Result<HeaderValue, Fault> {
+pub(super) fn value(name: &str, text: &str) -> Result<HeaderValue, Fault> {
     HeaderValue::from_bytes(text.as_bytes())
         .map_err(|_| unsupported(format!("the value of `{name}` has characters that a header cannot have")))
 }
@@ -307,7 +333,7 @@ mod tests {
     #[test]
     fn a_filter_that_cannot_be_applied_breaks_its_rule() {
         for (yaml, reason, words) in [
-            ("{type: ExtensionRef}", "UnsupportedValue", "not served yet"),
+            ("{type: ExtensionRef}", "UnsupportedValue", "no `extensionRef`"),
             ("{type: CORS, cors: {allowOrigins: ['a b']}}", "UnsupportedValue", "a b"),
             (
                 "{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}, percent: 101}}",
@@ -364,10 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_that_leads_nowhere_is_left_out_and_an_authorizer_lets_nobody_pass() {
+    fn a_mirror_that_leads_nowhere_is_left_out_and_all_else_lets_nobody_pass() {
         let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: gone, port: 80}}}";
         let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: gone, port: 80}}}";
-        for (yaml, broken) in [(mirror, None), (auth, Some(Reply::BrokenRule))] {
+        let filter_of_eg = "{type: ExtensionRef, extensionRef: {group: gateway.envoyproxy.io, kind: HTTPRouteFilter, name: gone}}";
+        for (yaml, broken) in
+            [(mirror, None), (auth, Some(Reply::BrokenRule)), (filter_of_eg, Some(Reply::BrokenRule))]
+        {
             let (filters, remarks) = compile(&[filter(yaml)], true);
             assert_eq!(remarks.unresolved[0].1.reason, "BackendNotFound", "{yaml}");
             assert_eq!((filters.broken, filters.mirrors.len()), (broken, 0), "{yaml}");

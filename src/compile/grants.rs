@@ -1,8 +1,10 @@
 //! Whether an object may refer to one in another namespace (ReferenceGrant, GEP-709).
 
-use crate::resource::{GATEWAY_GROUP, GrantFrom, GrantTo, Snapshot};
+use crate::resource::{
+    ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, GrantFrom, GrantTo, HttpRouteFilter, Resource, Snapshot,
+};
 
-/// Who refers: a kind of the Gateway API in a namespace.
+/// Who refers: a kind of the Gateway API, or of Envoy Gateway's, in a namespace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct From<'a> {
     pub kind: &'a str,
@@ -30,7 +32,8 @@ pub(super) fn allows(snapshot: &Snapshot, from: From<'_>, to: To<'_>) -> bool {
 
 fn covers_from(allowed: &GrantFrom, from: From<'_>) -> bool {
     let GrantFrom { group, kind, namespace } = allowed;
-    &**group == GATEWAY_GROUP && &**kind == from.kind && &**namespace == from.namespace
+    let own = if from.kind == HttpRouteFilter::KIND { ENVOY_GATEWAY_GROUP } else { GATEWAY_GROUP };
+    &**group == own && &**kind == from.kind && &**namespace == from.namespace
 }
 
 fn covers_to(allowed: &GrantTo, to: To<'_>) -> bool {

@@ -15,6 +15,7 @@ mod cors;
 mod dump;
 mod durations;
 mod endpoints;
+mod extension;
 mod filters;
 mod findings;
 mod frontend;

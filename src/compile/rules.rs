@@ -3,17 +3,19 @@
 use super::aside::{self, Aside};
 use super::backends::Resolver;
 use super::durations;
+use super::extension::own_name;
 use super::filters::{self, Remarks};
 use super::findings::{Fault, Findings};
 use super::grants::From;
 use super::matches::{self, Ranked, Regexes};
 use super::routes::{Written, WrittenRule};
 use super::sessions;
-use crate::filter::Filters;
+use crate::filter::{Filters, HostEdit, Rewrite};
 use crate::reply::Reply;
 use crate::resource::Severity;
 use crate::routing::{Backend, Backends, ClusterId, PathMatch, Route, Rule, RuleName};
 use crate::upstream::ClusterSpec;
+use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,15 @@ pub(super) struct Outcome {
     pub broken: Vec<(usize, Fault)>,
     /// What is wrong with the first faulty reference.
     pub unresolved: Option<Fault>,
+}
+
+/// What of a rule its backends depend on.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    name: &'a RuleName,
+    /// Whether every match is by path prefix.
+    prefixes: bool,
+    host_of_backend: bool,
 }
 
 /// Notes what is wrong with one rule.
@@ -110,8 +121,9 @@ impl<'s> Rules<'s> {
         let prefixes = ranked.iter().all(|(matches, _)| matches!(matches.path, PathMatch::Prefix(_)));
         let mut aside = self.aside(&name, notes);
         let (filters, remarks) = filters::compile(written_filters, prefixes, &mut aside);
+        let scope = Scope { name: &name, prefixes, host_of_backend: remarks.host_of_backend };
         note_filters(remarks, "filters", notes, outcome);
-        let backends = self.backends(written, &name, prefixes, notes, outcome);
+        let backends = self.backends(written, scope, notes, outcome);
         if filters.redirect.is_some() && !backend_refs.is_empty() {
             let message = "the rule redirects, so no request reaches its backends";
             notes.add(Severity::Warning, "backendRefs", &Fault::new("NoEffect", message));
@@ -131,11 +143,11 @@ impl<'s> Rules<'s> {
     fn backends(
         &mut self,
         written: &WrittenRule<'_>,
-        name: &RuleName,
-        prefixes: bool,
+        scope: Scope<'_>,
         notes: &mut Notes<'_, 's>,
         outcome: &mut Outcome,
     ) -> Backends {
+        let Scope { name, prefixes, host_of_backend } = scope;
         let mut specs = Vec::new();
         let mut entries = Vec::new();
         for (i, reference) in written.backend_refs.iter().enumerate() {
@@ -154,6 +166,10 @@ impl<'s> Rules<'s> {
             };
             let mut aside = self.aside(name, notes);
             let (mut filters, remarks) = filters::compile(&reference.filters, prefixes, &mut aside);
+            if host_of_backend || remarks.host_of_backend {
+                let named = own_name(self.backends.snapshot(), from, reference);
+                rewrite_host(&mut filters, named);
+            }
             note_filters(remarks, &format!("backendRefs[{i}].filters"), notes, outcome);
             let mut weight = reference.weight.unwrap_or(1);
             if weight > MAX_WEIGHT {
@@ -199,9 +215,16 @@ pub(super) fn cluster_id(place: usize) -> ClusterId {
     ClusterId(u32::try_from(place).expect("memory ends before four thousand million clusters"))
 }
 
+/// Gives requests for a backend its own name; without one the host stays as it is, as with Envoy.
+fn rewrite_host(filters: &mut Filters, name: Option<&str>) {
+    let Some(host) = name.and_then(|name| HeaderValue::from_str(name).ok()) else { return };
+    let rewrite = filters.rewrite.get_or_insert_with(|| Box::new(Rewrite { hostname: None, path: None }));
+    rewrite.hostname.get_or_insert(HostEdit::Literal(host));
+}
+
 /// Notes what is remarkable about filters.
 fn note_filters(remarks: Remarks, field: &str, notes: &mut Notes<'_, '_>, outcome: &mut Outcome) {
-    let Remarks { broken, odd, unresolved } = remarks;
+    let Remarks { broken, odd, unresolved, host_of_backend: _ } = remarks;
     for (i, fault) in &odd {
         notes.add(Severity::Warning, &format!("{field}[{i}]"), fault);
     }

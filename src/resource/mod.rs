@@ -6,6 +6,7 @@
 mod backend;
 mod core;
 mod diagnostic;
+mod extension;
 mod filter;
 mod gateway;
 mod grant;
@@ -27,6 +28,10 @@ pub use self::http::{HttpBackendRef, HttpMatch, HttpPathMatch, HttpRoute, HttpRo
 pub use self::http::{Retry, SessionPersistence, Timeouts, ValueMatch};
 pub use backend::{Backend, BackendEndpoint, BackendSpec, BackendTls, HostPort, UnixPath};
 pub use diagnostic::{Diagnostic, ObjectRef, Place, Severity};
+pub use extension::{
+    BodySource, CredentialInjection, CredentialSource, ExtraMatch, FixedAnswer, HostRewrite, HttpRouteFilter,
+    HttpRouteFilterSpec, PathRewrite, RegexReplacement, UrlRewriteExtension,
+};
 pub use filter::{
     CookieConfig, Cors, ExternalAuth, ForwardBody, Fraction, GrpcAuth, Header, HeaderModifier, HttpAuth,
     HttpFilter, PathModifier, Redirect, RequestMirror, UrlRewrite,
@@ -161,6 +166,7 @@ kinds! {
     BackendTlsPolicy, backend_tls_policies, GATEWAY_GROUP, "BackendTLSPolicy", true;
     ReferenceGrant, reference_grants, GATEWAY_GROUP, "ReferenceGrant", true;
     Backend, backends, ENVOY_GATEWAY_GROUP, "Backend", true;
+    HttpRouteFilter, http_route_filters, ENVOY_GATEWAY_GROUP, "HTTPRouteFilter", true;
     Service, services, "", "Service", true;
     EndpointSlice, endpoint_slices, "discovery.k8s.io", "EndpointSlice", true;
     Secret, secrets, "", "Secret", true;

@@ -2,8 +2,8 @@
 
 use super::{
     Backend, BackendTlsPolicy, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
-    HttpRoute, Namespace, Object, Place, ReferenceGrant, Resource, Secret, Service, Severity, TcpRoute,
-    TlsRoute, UdpRoute,
+    HttpRoute, HttpRouteFilter, Namespace, Object, Place, ReferenceGrant, Resource, Secret, Service,
+    Severity, TcpRoute, TlsRoute, UdpRoute,
 };
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ pub struct Snapshot {
     pub backend_tls_policies: Objects<BackendTlsPolicy>,
     pub reference_grants: Objects<ReferenceGrant>,
     pub backends: Objects<Backend>,
+    pub http_route_filters: Objects<HttpRouteFilter>,
     pub services: Objects<Service>,
     pub endpoint_slices: Objects<EndpointSlice>,
     pub secrets: Objects<Secret>,

@@ -151,6 +151,31 @@ async fn the_filters_of_a_backend_run_after_those_of_its_rule() {
 }
 
 #[tokio::test]
+async fn each_backend_of_a_rule_may_redirect_or_rewrite_on_its_own() {
+    let prefix = |value: &str| json!({ "type": "ReplacePrefixMatch", "replacePrefixMatch": value });
+    let rewrite = json!({ "hostname": "inner.test", "path": prefix("/new") });
+    let rule = |path: &str, filter: Value| {
+        json!({
+            "matches": [path_prefix(path)],
+            "backendRefs": [{ "name": "app", "port": 80, "filters": [filter] }],
+        })
+    };
+    let redirect = json!({ "hostname": "other.test", "path": prefix("/away"), "statusCode": 307 });
+    let (trigate, _upstream) = serving(
+        route("app")
+            .on("external")
+            .host(HOST)
+            .rule(rule("/rewrite", json!({ "type": "URLRewrite", "urlRewrite": rewrite })))
+            .rule(rule("/redirect", json!({ "type": "RequestRedirect", "requestRedirect": redirect }))),
+    )
+    .await;
+    let seen = trigate.external.get(HOST, "/rewrite/a?b").await.seen();
+    assert_eq!((seen.target.as_str(), seen.header("host")), ("/new/a?b", Some("inner.test")));
+    let answer = trigate.external.get(HOST, "/redirect/a?b").await;
+    assert_eq!((answer.status, answer.header("location")), (307, Some("http://other.test/away/a?b")));
+}
+
+#[tokio::test]
 async fn requests_go_to_backends_by_weight() {
     let (heavy, light) = (Upstream::echo("heavy").await, Upstream::echo("light").await);
     let mut objects = service("heavy", &[heavy.address]);

@@ -3,7 +3,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod beside;
 mod drain;
+mod extension;
 mod filters;
 mod gateways;
 mod grpc;
@@ -16,10 +18,12 @@ mod observed;
 mod proxy_protocol;
 mod replies;
 mod retry;
+mod settings;
 mod streaming;
 mod streams;
 mod swap;
 mod tls;
+mod tonic;
 mod upgrades;
 mod upstream_bytes;
 
