@@ -152,6 +152,13 @@ impl Place {
         self.api(object).patch(name, &parameters, &Patch::Apply(object)).await
     }
 
+    /// Has the API server check an object in full, unknown fields included, without keeping it.
+    pub async fn dry_run(&self, object: &Value) -> kube::Result<DynamicObject> {
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        let parameters = PatchParams::apply("test").force().dry_run().validation_strict();
+        self.api(object).patch(name, &parameters, &Patch::Apply(object)).await
+    }
+
     /// Writes to the status of an object.
     pub async fn patch_status(&self, object: &Value, status: &Value) {
         let name = object["metadata"]["name"].as_str().expect("a name");

@@ -6,6 +6,7 @@
 mod harness;
 
 mod cluster;
+mod deploy;
 mod gateways;
 mod leader;
 mod recovery;

@@ -1,0 +1,180 @@
+//! What is in `deploy/` is what an API server takes, says what is meant, and grants what is needed and no more.
+
+use crate::cluster::{Place, verdict};
+use crate::harness::eventually;
+use crate::{trigate, with_app};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use trigate::config::Config;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    let parts = text.split("\n---");
+    let read =
+        |part: &str| serde_saphyr::from_str::<Value>(part).unwrap_or_else(|error| panic!("{error}: {part}"));
+    parts.map(read).filter(Value::is_object).collect()
+}
+
+/// All documents of the manifests but those that only kustomize reads.
+fn manifests() -> Vec<Value> {
+    let files = fs::read_dir(deploy().join("kustomize")).expect("the folder is there").flatten();
+    let files =
+        files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|ext| ext == "yaml"));
+    let files = files.filter(|path| path.file_stem().is_some_and(|stem| stem != "kustomization"));
+    files.flat_map(|path| documents(&fs::read_to_string(path).expect("it can be read"))).collect()
+}
+
+/// What Helm makes of the chart with these values.
+fn rendered(values: &Value) -> Vec<Value> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut child = Command::new("go")
+        .args(["run", "-trimpath", "."])
+        .arg(deploy().join("helm/trigate"))
+        .args(["gateways", "network"])
+        .current_dir(project.join("tests/chart"))
+        .env("GOWORK", "off")
+        .env("CGO_ENABLED", "0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Go can be run");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(values.to_string().as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "the chart cannot be rendered with {values}");
+    documents(&String::from_utf8(output.stdout).expect("text"))
+}
+
+/// Has the API server check a document in full, without keeping it.
+async fn check(place: &Place, mut document: Value) {
+    const NO_NAMESPACE: [&str; 4] = ["Namespace", "ClusterRole", "ClusterRoleBinding", "GatewayClass"];
+    // Their definitions are Prometheus' operator's.
+    if document["apiVersion"] == "monitoring.coreos.com/v1" {
+        return;
+    }
+    if !NO_NAMESPACE.iter().any(|kind| document["kind"] == *kind) {
+        document["metadata"]["namespace"] = place.namespace.clone().into();
+    }
+    place.dry_run(&document).await.unwrap_or_else(|error| panic!("{error}: {document:#}"));
+}
+
+/// The configuration in the ConfigMap of these documents.
+fn configuration(documents: &[Value]) -> Config {
+    let found = documents.iter().find_map(|document| document["data"]["proxy.toml"].as_str());
+    let text = found.expect("there is a configuration");
+    Config::parse(Path::new("proxy.toml"), text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The rules of all roles, for comparison.
+fn rules(documents: &[Value]) -> BTreeSet<String> {
+    documents
+        .iter()
+        .filter_map(|document| document["rules"].as_array())
+        .flatten()
+        .map(Value::to_string)
+        .collect()
+}
+
+#[tokio::test]
+async fn the_manifests_are_what_the_api_server_takes() {
+    let Some(place) = Place::shared().await else { return };
+    for document in manifests() {
+        check(&place, document).await;
+    }
+    let file = deploy().join("kustomize/proxy.toml");
+    let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.gateways.len(), 3);
+}
+
+#[tokio::test]
+async fn the_chart_is_what_the_api_server_takes() {
+    let Some(place) = Place::shared().await else { return };
+    let values = [
+        json!({}),
+        json!({
+            "takeOverFromEnvoyGateway": true, "gatewayClass": { "name": "envoy" },
+            "gateways": { "external": { "create": false, "object": "networking/envoy-external" } },
+            "monitoring": { "podMonitor": { "enabled": true }, "serviceMonitor": { "enabled": true } },
+            "example": { "enabled": true }, "autoscaling": { "enabled": false }, "addresses": { "pool": "10.97.0.0/16" },
+            "service": { "type": "ClusterIP" }, "config": "[limits]\nconnections = 10",
+            "podLabels": { "team": "home" }, "tolerations": [{ "operator": "Exists" }],
+        }),
+    ];
+    let [plain, other] = values.map(|values| rendered(&values));
+    let config = configuration(&other);
+    assert_eq!(config.limits.connections, 10);
+    assert_eq!(config.gateways["external"].object.to_string(), "networking/envoy-external");
+    let kubernetes = config.source.kubernetes.expect("it is the source");
+    assert_eq!(kubernetes.controller_name, "gateway.envoyproxy.io/gatewayclass-controller");
+    let config = configuration(&plain);
+    let kubernetes = config.source.kubernetes.expect("it is the source");
+    assert_eq!(kubernetes.service("tailscale").load_balancer_class.as_deref(), Some("tailscale"));
+    let named = |rule: String| {
+        rule.replace("[\"gateways\"]}", "[\"trigate\"]}")
+            .replace("\"resourceNames\":[\"gateways\"]", "\"resourceNames\":[\"trigate\"]")
+    };
+    let of_chart: BTreeSet<String> = rules(&plain).into_iter().map(named).collect();
+    assert_eq!(of_chart, rules(&manifests()), "the chart grants what the manifests grant");
+    for document in plain.into_iter().chain(other) {
+        check(&place, document).await;
+    }
+}
+
+#[tokio::test]
+async fn the_roles_grant_all_that_is_needed() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    grant(&place).await;
+    let builder = trigate(&place);
+    let kubeconfig = fs::read_to_string(&place.kubeconfig).expect("it can be read");
+    let own = builder.path("kubeconfig");
+    fs::write(&own, kubeconfig.replace("current-context: admin", "current-context: trigate"))
+        .expect("the folder is ours");
+    let trigate = builder
+        .set("source.kubernetes.kubeconfig", own.display().to_string())
+        .set("source.kubernetes.service.type", "ClusterIP")
+        .start()
+        .await;
+    let mut route = place.route("app", "external", "app.test");
+    place.apply(&route).await;
+    let accepted =
+        |found: &Value| verdict(&found["status"]["parents"][0]["conditions"], "Accepted") == "True/Accepted";
+    place.until(&route, "it is accepted", accepted).await;
+    trigate.until_status(trigate.external.http, "app.test", "/", 200).await;
+    let programmed =
+        |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
+    place.until(&place.gateway("external"), "its Service has an address", programmed).await;
+    route["spec"]["rules"][0]["backendRefs"][0]["name"] = "missing".into();
+    place.apply(&route).await;
+    let events =
+        kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(place.client.clone(), &place.namespace);
+    let told = || async { events.list(&kube::api::ListParams::default()).await.ok()?.items.pop() };
+    eventually("an Event", told).await;
+    let log = trigate.log();
+    assert!(!log.contains("forbidden"), "{log}");
+}
+
+/// Gives the user `trigate` the roles of the manifests.
+async fn grant(place: &Place) {
+    let subjects = json!([{ "kind": "User", "name": "trigate", "apiGroup": "rbac.authorization.k8s.io" }]);
+    for mut document in manifests() {
+        let kind = document["kind"].as_str().unwrap_or_default().to_owned();
+        match kind.as_str() {
+            "Role" | "RoleBinding" => document["metadata"]["namespace"] = place.namespace.clone().into(),
+            "ClusterRole" | "ClusterRoleBinding" => {}
+            _ => continue,
+        }
+        if kind.ends_with("Binding") {
+            document["subjects"] = subjects.clone();
+        }
+        place.apply(&document).await;
+    }
+}
