@@ -159,7 +159,8 @@ impl Builder {
         let config = self.folder.path().join("proxy.toml");
         let text = toml::to_string_pretty(&self.settings).expect("a table can be written");
         fs::write(&config, text).expect("the folder is ours");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_trigate"))
+        let binary = std::env::var_os("TRIGATE").unwrap_or_else(|| env!("CARGO_BIN_EXE_trigate").into());
+        let mut child = Command::new(binary)
             .args(["run", "--config"])
             .arg(&config)
             .current_dir(self.folder.path())
