@@ -1,11 +1,11 @@
 //! Conditions as the Gateway API prescribes them, from objects to what the API server is sent.
 
 use std::path::Path;
-use trigate::compile::{Binding, Compiled, compile};
+use trigate::compile::{Binding, Compiled, GatewayReport, Verdict, compile};
 use trigate::resource::GATEWAY_GROUP;
 use trigate::routing::GatewayId;
 use trigate::source::read_text;
-use trigate::status::{Condition, RouteKindStatus, gateway, route};
+use trigate::status::{Condition, RouteKindStatus, gateway, listener_set, route};
 
 const OBJECTS: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -32,13 +32,17 @@ spec:
 ";
 
 fn compiled() -> Compiled {
+    compiled_from(OBJECTS)
+}
+
+fn compiled_from(objects: &str) -> Compiled {
     let binding = Binding {
         id: GatewayId(0),
         name: "external".into(),
         namespace: "network".into(),
         object: "external".into(),
     };
-    compile(&read_text(Path::new("objects.yaml"), OBJECTS), &[binding])
+    compile(&read_text(Path::new("objects.yaml"), objects), &[binding])
 }
 
 /// `type=status/reason` of each condition.
@@ -104,4 +108,72 @@ fn a_status_is_written_as_the_api_spells_it() {
     assert_eq!(json["conditions"][0]["status"], "False");
     assert_eq!(json["conditions"][0]["observedGeneration"], 7);
     assert!(json["conditions"][0]["message"].as_str().unwrap().contains("on port 81"));
+}
+
+const SETS: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: external, namespace: network, generation: 3}
+spec:
+  gatewayClassName: trigate
+  allowedListeners: {namespaces: {from: All}}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: fine, namespace: media, generation: 5}
+spec:
+  parentRef: {name: external, namespace: network}
+  listeners:
+  - {name: http, port: 8080, protocol: HTTP}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: taken, namespace: media, generation: 6}
+spec:
+  parentRef: {name: external, namespace: network}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+";
+
+#[test]
+fn a_listener_set_has_conditions_of_its_own_and_its_gateway_counts_it_when_it_is_accepted() {
+    let report = &compiled_from(SETS).gateways[0];
+    let [fine, taken] = &*report.listener_sets else { panic!("{:?}", report.listener_sets) };
+    let status = listener_set(fine, report);
+    assert_eq!(words(&status.conditions), ["Accepted=True/Accepted", "Programmed=True/Programmed"]);
+    assert_eq!(status.listeners[0].name, "http");
+    assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(5)));
+    let status = listener_set(taken, report);
+    assert_eq!(
+        words(&status.conditions),
+        ["Accepted=False/ListenersNotValid", "Programmed=False/ListenersNotValid"]
+    );
+    assert_eq!(
+        words(&status.listeners[0].conditions),
+        [
+            "Accepted=False/HostnameConflict",
+            "Programmed=False/HostnameConflict",
+            "ResolvedRefs=True/ResolvedRefs",
+            "Conflicted=True/HostnameConflict"
+        ]
+    );
+    assert_eq!(gateway(report).attached_listener_sets, 1);
+}
+
+#[test]
+fn a_listener_set_is_no_better_than_its_gateway() {
+    let report = &compiled_from(SETS).gateways[0];
+    let mut lost = report.clone();
+    lost.programmed = Verdict::no("AddressNotAssigned", "");
+    let conditions =
+        |gateway: &GatewayReport| words(&listener_set(&report.listener_sets[0], gateway).conditions);
+    assert_eq!(conditions(&lost), ["Accepted=True/Accepted", "Programmed=False/ParentNotProgrammed"]);
+    lost.accepted = Verdict::no("UnsupportedAddress", "");
+    assert_eq!(
+        conditions(&lost),
+        ["Accepted=False/ParentNotAccepted", "Programmed=False/ParentNotProgrammed"]
+    );
+    assert_eq!(gateway(&lost).attached_listener_sets, 0);
 }

@@ -2,11 +2,13 @@
 
 use super::findings::{Fault, listed, nearest};
 use super::gateways::{Bound, Listening};
+use super::namespaces::Admission;
+use super::owner::Owner;
 use super::parents::bound_gateways;
 use super::report::Verdict;
 use super::routes::Written;
 use crate::host::HostPattern;
-use crate::resource::{Labels, ParentRef, Selector, SelectorTerm, Snapshot};
+use crate::resource::{ParentRef, Snapshot};
 use std::collections::BTreeMap;
 
 /// A listener: the place of its Gateway among the bound ones, and its own there.
@@ -31,9 +33,14 @@ pub(super) struct Approach<'a, 's> {
 pub(super) fn attach(bound: &[Bound<'_>], approach: &Approach<'_, '_>) -> Attachment {
     let mut listeners = BTreeMap::new();
     let mut refusal: Option<(Step, Fault)> = None;
-    for (g, gateway) in bound_gateways(bound, approach.route.namespace(), approach.parent) {
-        for (l, listener) in gateway.listeners.iter().enumerate() {
-            match admit(gateway, listener, approach) {
+    let &Approach { snapshot: _, route, hostnames: _, parent } = approach;
+    for (g, gateway) in bound_gateways(bound, route.namespace(), parent) {
+        if let Some(refused) = gateway.sets.iter().find_map(|set| set.refuses(route.namespace(), parent)) {
+            refusal.get_or_insert((Step::Section, refused));
+        }
+        let meant = |listener: &&Listening<'_>| listener.owner.is_meant_by(parent, route.namespace());
+        for (l, listener) in gateway.listeners.iter().enumerate().filter(|(_, listener)| meant(listener)) {
+            match admit(listener, approach) {
                 Ok(hosts) => {
                     listeners.insert((g, l), hosts);
                 }
@@ -43,10 +50,6 @@ pub(super) fn attach(bound: &[Bound<'_>], approach: &Approach<'_, '_>) -> Attach
                 }
                 Err(_) => {}
             }
-        }
-        if gateway.listeners.is_empty() {
-            refusal
-                .get_or_insert_with(|| (Step::Section, Fault::new("NoMatchingParent", "it has no listener")));
         }
     }
     let verdict = match refusal {
@@ -65,26 +68,21 @@ enum Step {
     Hostname,
 }
 
-fn admit(
-    gateway: &Bound<'_>,
-    listener: &Listening<'_>,
-    approach: &Approach<'_, '_>,
-) -> Result<Vec<HostPattern>, (Step, Fault)> {
-    let Approach { snapshot, route, hostnames, parent } = approach;
-    let called = || {
-        let metadata = &gateway.entry.object.metadata;
-        format!("listener `{}` of Gateway {}/{}", listener.written.name, metadata.namespace, metadata.name)
-    };
+fn admit(listener: &Listening<'_>, approach: &Approach<'_, '_>) -> Result<Vec<HostPattern>, (Step, Fault)> {
+    let &Approach { snapshot, route, hostnames, parent } = approach;
+    let owner = listener.owner;
+    let called = || format!("listener `{}` of {}", listener.written.name, owner.called());
     let named = parent.section_name.as_deref().is_none_or(|name| name == &*listener.written.name);
     if !named || parent.port.is_some_and(|port| port != listener.written.port) {
-        return Err((Step::Section, no_such_listener(gateway, parent)));
+        return Err((Step::Section, no_such_listener(owner, parent)));
     }
     let refuse = |message: String| Err((Step::Allowed, Fault::new("NotAllowedByListeners", message)));
     if !listener.kinds.contains(&route.kind()) {
         return refuse(format!("{} does not take {} objects", called(), route.kind()));
     }
-    let of_gateway = &gateway.entry.object.metadata.namespace;
-    if let Err(who) = allowed_namespace(snapshot, listener, of_gateway, route.namespace()) {
+    let namespaces = &listener.written.allowed_routes.namespaces;
+    let admission = Admission { namespaces, default: "Same", of: owner.namespace() };
+    if let Err(who) = admission.admits(snapshot, route.namespace()) {
         return refuse(format!(
             "{} takes routes {who} only, not of namespace {}",
             called(),
@@ -106,9 +104,8 @@ fn admit(
     Ok(common)
 }
 
-fn no_such_listener(gateway: &Bound<'_>, parent: &ParentRef) -> Fault {
-    let metadata = &gateway.entry.object.metadata;
-    let written = || gateway.listeners.iter().map(|listener| listener.written);
+fn no_such_listener(owner: Owner<'_>, parent: &ParentRef) -> Fault {
+    let written = || owner.listeners().iter();
     let there: Vec<String> = written()
         .map(|listener| format!("{} ({} {})", listener.name, listener.protocol, listener.port))
         .collect();
@@ -121,83 +118,6 @@ fn no_such_listener(gateway: &Bound<'_>, parent: &ParentRef) -> Fault {
         (Some(name), None) => format!("`{name}`"),
         (None, port) => format!("on port {}", port.unwrap_or_default()),
     };
-    let message = format!(
-        "Gateway {}/{} has no listener {wanted}; {hint}it has {}",
-        metadata.namespace,
-        metadata.name,
-        listed(&there)
-    );
+    let message = format!("{} has no listener {wanted}; {hint}it has {}", owner.called(), listed(&there));
     Fault::new("NoMatchingParent", message)
-}
-
-/// Whether routes of this namespace may attach; else whose routes may.
-fn allowed_namespace(
-    snapshot: &Snapshot,
-    listener: &Listening<'_>,
-    of_gateway: &str,
-    of_route: &str,
-) -> Result<(), String> {
-    let namespaces = &listener.written.allowed_routes.namespaces;
-    match namespaces.from.as_deref().unwrap_or("Same") {
-        "All" => Ok(()),
-        "Same" if of_gateway == of_route => Ok(()),
-        "Same" => Err(format!("of namespace {of_gateway}")),
-        "Selector" => match &namespaces.selector {
-            Some(selector) if selects(selector, snapshot, of_route) => Ok(()),
-            Some(_) => Err("of namespaces with certain labels".to_owned()),
-            None => Err("of namespaces that a selector names, and has none,".to_owned()),
-        },
-        other => Err(format!("`from: {other}`, which means nothing,")),
-    }
-}
-
-/// Whether a selector selects a namespace. One without an object has the label that every namespace has.
-fn selects(selector: &Selector, snapshot: &Snapshot, namespace: &str) -> bool {
-    let none = Labels::default();
-    let labels = snapshot.namespaces.get("", namespace).map_or(&none, |entry| &entry.object.metadata.labels);
-    let label = |key: &str| match key {
-        "kubernetes.io/metadata.name" => Some(namespace),
-        _ => labels.get(key),
-    };
-    let Selector { match_labels, match_expressions } = selector;
-    match_labels.iter().all(|(key, value)| label(key) == Some(value))
-        && match_expressions.iter().all(|term| holds(term, label(&term.key)))
-}
-
-fn holds(term: &SelectorTerm, label: Option<&str>) -> bool {
-    let listed = |label: &str| term.values.iter().any(|value| &**value == label);
-    match &*term.operator {
-        "In" => label.is_some_and(listed),
-        "NotIn" => !label.is_some_and(listed),
-        "Exists" => label.is_some(),
-        "DoesNotExist" => label.is_none(),
-        // What is not understood selects nothing.
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_selector_term_holds_as_kubernetes_defines_it() {
-        for (operator, values, label, want) in [
-            ("In", &["a", "b"][..], Some("a"), true),
-            ("In", &["a"], Some("c"), false),
-            ("In", &["a"], None, false),
-            ("NotIn", &["a"], Some("a"), false),
-            ("NotIn", &["a"], Some("b"), true),
-            ("NotIn", &["a"], None, true),
-            ("Exists", &[], Some(""), true),
-            ("Exists", &[], None, false),
-            ("DoesNotExist", &[], None, true),
-            ("DoesNotExist", &[], Some("a"), false),
-            ("Near", &["a"], Some("a"), false),
-        ] {
-            let values = values.iter().map(|&value| value.into()).collect();
-            let term = SelectorTerm { key: "k".into(), operator: operator.into(), values };
-            assert_eq!(holds(&term, label), want, "{operator} {label:?}");
-        }
-    }
 }

@@ -5,8 +5,9 @@
 
 use super::findings::{Fault, Findings, called, there_is};
 use super::grants::{From, To, allows};
+use super::owner::Owner;
 use super::report::Verdict;
-use crate::resource::{Entry, Gateway, Listener, ObjectReference, Secret, Snapshot};
+use crate::resource::{Entry, Listener, ObjectReference, Secret, Severity, Snapshot};
 use crate::tls::Certificate;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl Reader<'_> {
     /// reference is reported and takes nothing from the others.
     pub fn of_listener(
         &mut self,
-        gateway: &Entry<Gateway>,
+        owner: Owner<'_>,
         place: usize,
         listener: &Listener,
         findings: &mut Findings,
@@ -52,7 +53,7 @@ impl Reader<'_> {
         let mut certificates = Vec::new();
         let references = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
         let mut refuse = |field: String, fault: Fault| {
-            findings.error(gateway, field, &fault);
+            owner.note(findings, Severity::Error, field, &fault);
             if verdict.holds {
                 verdict = Verdict::no(fault.reason, fault.message);
             }
@@ -63,7 +64,7 @@ impl Reader<'_> {
             refuse(format!("spec.listeners[{place}].tls"), Fault::new("InvalidCertificateRef", message));
         }
         for (i, reference) in references.iter().enumerate() {
-            let (certificate, fault) = self.read(&gateway.object.metadata.namespace, reference);
+            let (certificate, fault) = self.read(owner.refers(), reference);
             certificates.extend(certificate);
             if let Some(fault) = fault {
                 refuse(format!("spec.listeners[{place}].tls.certificateRefs[{i}]"), fault);
@@ -72,24 +73,25 @@ impl Reader<'_> {
         (certificates, verdict)
     }
 
-    /// The certificate that an object of namespace `from` refers to on behalf of a Gateway, and what is wrong with
-    /// it. Both, when an earlier one is still good.
+    /// The certificate that an object refers to, and what is wrong with it. Both, when an earlier one is still good.
     pub fn read(
         &mut self,
-        from: &str,
+        from: From<'_>,
         reference: &ObjectReference,
     ) -> (Option<Arc<Certificate>>, Option<Fault>) {
         let ObjectReference { group, kind, namespace, name } = reference;
         let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Secret"));
-        let namespace = namespace.as_deref().unwrap_or(from);
+        let namespace = namespace.as_deref().unwrap_or(from.namespace);
         if !group.is_empty() || kind != "Secret" {
             let message = format!("a certificate comes from a Secret, not from a {kind} of group `{group}`");
             return (None, Some(Fault::new("InvalidCertificateRef", message)));
         }
         let to = To { group, kind, namespace, name };
-        if !allows(self.snapshot, From { kind: "Gateway", namespace: from }, to) {
+        if !allows(self.snapshot, from, to) {
             let message = format!(
-                "no ReferenceGrant in namespace {namespace} lets a Gateway of namespace {from} use {}",
+                "no ReferenceGrant in namespace {namespace} lets a {} of namespace {} use {}",
+                from.kind,
+                from.namespace,
                 called(kind, namespace, name)
             );
             return (None, Some(Fault::new("RefNotPermitted", message)));

@@ -1,7 +1,8 @@
 //! What a compilation made, as a page of text: the table in the words of `routing::dump`, then all the rest.
 
 use super::{
-    Compiled, GatewayReport, ListenerReport, ParentReport, PolicyReport, RouteReport, SocketSpec, Verdict,
+    Compiled, GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport,
+    SocketSpec, Verdict,
 };
 use crate::resource::ParentRef;
 use crate::routing::{GatewayId, Page, dump, socket_name};
@@ -136,6 +137,7 @@ fn dump_gateway(report: &GatewayReport, page: &mut Page) {
         resolved_refs,
         insecure_frontend,
         listeners,
+        listener_sets,
     } = report;
     page.open(1, format!("{namespace}/{name} as {binding}"));
     page.entry(2, "Accepted", words(accepted));
@@ -144,26 +146,35 @@ fn dump_gateway(report: &GatewayReport, page: &mut Page) {
     if let Some(verdict) = insecure_frontend {
         page.entry(2, "InsecureFrontendValidationMode", words(verdict));
     }
-    for listener in listeners {
-        let ListenerReport {
-            name,
-            port,
-            protocol,
-            attached_routes,
-            supported_kinds,
-            accepted,
-            programmed,
-            resolved_refs,
-            conflicted,
-        } = listener;
-        page.open(2, format!("{name} ({protocol} {port})"));
-        page.entry(3, "attachedRoutes", attached_routes);
-        page.entry(3, "supportedKinds", format!("[{}]", supported_kinds.join(", ")));
+    listeners.iter().for_each(|listener| dump_listener(listener, 2, page));
+    for ListenerSetReport { namespace, name, generation: _, accepted, programmed, listeners } in listener_sets
+    {
+        page.open(2, format!("ListenerSet {namespace}/{name}"));
         page.entry(3, "Accepted", words(accepted));
         page.entry(3, "Programmed", words(programmed));
-        page.entry(3, "ResolvedRefs", words(resolved_refs));
-        page.entry(3, "Conflicted", words(conflicted));
+        listeners.iter().for_each(|listener| dump_listener(listener, 3, page));
     }
+}
+
+fn dump_listener(report: &ListenerReport, depth: usize, page: &mut Page) {
+    let ListenerReport {
+        name,
+        port,
+        protocol,
+        attached_routes,
+        supported_kinds,
+        accepted,
+        programmed,
+        resolved_refs,
+        conflicted,
+    } = report;
+    page.open(depth, format!("{name} ({protocol} {port})"));
+    page.entry(depth + 1, "attachedRoutes", attached_routes);
+    page.entry(depth + 1, "supportedKinds", format!("[{}]", supported_kinds.join(", ")));
+    page.entry(depth + 1, "Accepted", words(accepted));
+    page.entry(depth + 1, "Programmed", words(programmed));
+    page.entry(depth + 1, "ResolvedRefs", words(resolved_refs));
+    page.entry(depth + 1, "Conflicted", words(conflicted));
 }
 
 fn dump_route(report: &RouteReport, page: &mut Page) {
@@ -194,9 +205,10 @@ fn dump_policy(report: &PolicyReport, page: &mut Page) {
 
 fn parent_words(parent: &ParentRef) -> String {
     let ParentRef { group: _, kind: _, namespace, name, section_name, port } = parent;
+    let kind = if parent.kind() == "Gateway" { String::new() } else { format!("{} ", parent.kind()) };
     let mut words = match namespace {
-        Some(namespace) => format!("{namespace}/{name}"),
-        None => name.to_string(),
+        Some(namespace) => format!("{kind}{namespace}/{name}"),
+        None => format!("{kind}{name}"),
     };
     if let Some(section) = section_name {
         words.push_str(&format!(" listener {section}"));

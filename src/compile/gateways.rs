@@ -2,13 +2,14 @@
 
 use super::Binding;
 use super::certificates::Reader;
+use super::conflicts::Conflicts;
 use super::findings::{Fault, Findings, listed, nearest};
 use super::frontend::{self, Frontend};
+use super::listener_sets::{self, AttachedSet};
+use super::owner::Owner;
 use super::report::Verdict;
 use crate::host::{HostIndex, HostPattern};
-use crate::resource::{
-    Diagnostic, Entry, GATEWAY_GROUP, Gateway, GatewaySpec, Listener, ObjectRef, Severity, Snapshot,
-};
+use crate::resource::{Diagnostic, Entry, GATEWAY_GROUP, Gateway, Listener, ObjectRef, Severity, Snapshot};
 use crate::routing::PathIndex;
 use crate::tls::{Certificate, ClientValidation};
 use crate::upstream::ClientCertificate;
@@ -19,8 +20,10 @@ use std::sync::Arc;
 pub(super) struct Bound<'s> {
     pub binding: &'s Binding,
     pub entry: &'s Entry<Gateway>,
-    /// As in `spec.listeners`.
+    /// As in `spec.listeners`, and then those of its ListenerSets.
     pub listeners: Vec<Listening<'s>>,
+    /// All that name it as their parent, in the order in which they win over each other.
+    pub sets: Vec<AttachedSet<'s>>,
     /// On the references of the Gateway itself.
     pub resolved_refs: Verdict,
     /// What it shows to backends.
@@ -31,6 +34,7 @@ pub(super) struct Bound<'s> {
 
 /// A listener with what is known of it, and with the routes that attach to it later.
 pub(super) struct Listening<'s> {
+    pub owner: Owner<'s>,
     pub written: &'s Listener,
     pub hostname: HostPattern,
     /// Kinds of the Gateway API that may attach.
@@ -52,7 +56,7 @@ pub(super) struct Listening<'s> {
 }
 
 /// The protocols that can share a port with each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Family {
     ClearText,
     Tls,
@@ -83,7 +87,9 @@ impl Listening<'_> {
 
     /// Whether requests can reach it.
     pub fn programmed(&self) -> Verdict {
-        if !self.accepted.holds {
+        if self.conflicted.holds {
+            Verdict::no(self.conflicted.reason, self.conflicted.message.clone())
+        } else if !self.accepted.holds {
             Verdict::no("Invalid", self.accepted.message.clone())
         } else if self.terminates() && self.certificates.is_empty() {
             Verdict::no("Invalid", "it has no certificate")
@@ -114,13 +120,45 @@ pub(super) fn bind<'s>(
                 let (identity, resolved_refs) = identity(entry, certificates, findings);
                 let frontend = Frontend::read(snapshot, entry, findings);
                 let insecure_frontend = frontend.is_insecure();
-                let listeners = Judge { entry, certificates, frontend, findings }.listeners();
-                bound.push(Bound { binding, entry, listeners, resolved_refs, identity, insecure_frontend });
+                let (listeners, sets) = listeners(snapshot, entry, &frontend, certificates, findings);
+                bound.push(Bound {
+                    binding,
+                    entry,
+                    listeners,
+                    sets,
+                    resolved_refs,
+                    identity,
+                    insecure_frontend,
+                });
             }
             None => findings.push(unbound(snapshot, binding)),
         }
     }
+    listener_sets::note_unbound(snapshot, &bound, findings);
     bound
+}
+
+/// The listeners of a Gateway and of the ListenerSets that it lets attach, the stronger first, with those sets.
+fn listeners<'s>(
+    snapshot: &'s Snapshot,
+    entry: &'s Entry<Gateway>,
+    frontend: &Frontend,
+    certificates: &mut Reader<'_>,
+    findings: &mut Findings,
+) -> (Vec<Listening<'s>>, Vec<AttachedSet<'s>>) {
+    let mut conflicts = Conflicts::default();
+    let mut judge = |owner: Owner<'s>| {
+        let conflicts = conflicts.next(owner);
+        Judge { owner, certificates, frontend, findings }.listeners(conflicts)
+    };
+    let mut listeners = judge(Owner::Gateway(entry));
+    let is_accepted = listeners.iter().any(|listener| listener.accepted.holds);
+    let sets = listener_sets::of_gateway(snapshot, entry, is_accepted);
+    for set in sets.iter().filter(|set| set.refusal.is_none()) {
+        listeners.extend(judge(Owner::Set(set.entry)));
+    }
+    listener_sets::note_refused(&sets, findings);
+    (listeners, sets)
 }
 
 fn names(binding: &Binding, entry: &Entry<Gateway>) -> bool {
@@ -173,7 +211,7 @@ fn identity(
     let Some(reference) = backend.and_then(|backend| backend.client_certificate_ref.as_ref()) else {
         return (None, Verdict::yes("ResolvedRefs"));
     };
-    let (certificate, fault) = certificates.read(&entry.object.metadata.namespace, reference);
+    let (certificate, fault) = certificates.read(Owner::Gateway(entry).refers(), reference);
     let identity = certificate.map(|certificate| ClientCertificate(certificate.key.clone()));
     let verdict = match fault {
         None => Verdict::yes("ResolvedRefs"),
@@ -200,18 +238,14 @@ fn note_not_served(entry: &Entry<Gateway>, findings: &mut Findings) {
     if !spec.addresses.is_empty() && entry.place.is_some() {
         note("spec.addresses", "without a cluster the addresses are those that proxy.toml binds");
     }
-    let options = spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    if options.flat_map(|tls| tls.options.iter()).any(|(name, _)| name != frontend::TELL) {
-        let message = format!("under `tls.options` only {} is known; others are ignored", frontend::TELL);
-        note("spec.listeners", &message);
-    }
 }
 
-/// Judges the listeners of one Gateway.
+/// Judges the listeners of a Gateway, or of a ListenerSet that attaches to it.
 struct Judge<'a, 'r, 's> {
-    entry: &'s Entry<Gateway>,
+    owner: Owner<'s>,
     certificates: &'a mut Reader<'r>,
-    frontend: Frontend,
+    /// Of the Gateway.
+    frontend: &'a Frontend,
     findings: &'a mut Findings,
 }
 
@@ -222,21 +256,30 @@ struct Acceptance {
 }
 
 impl<'s> Judge<'_, '_, 's> {
-    fn listeners(&mut self) -> Vec<Listening<'s>> {
-        let spec = &self.entry.object.spec;
+    fn listeners(&mut self, conflicts: Vec<Option<Fault>>) -> Vec<Listening<'s>> {
+        self.note_options();
         let mut seen = BTreeSet::new();
         let mut listeners = Vec::new();
-        for (place, (written, conflict)) in spec.listeners.iter().zip(conflicts(spec)).enumerate() {
+        for (place, (written, conflict)) in self.owner.listeners().iter().zip(conflicts).enumerate() {
             if seen.insert(&written.name) {
                 listeners.push(self.listener(place, written, conflict));
             } else {
                 let message =
                     format!("another listener is called `{}`; this one is not served", written.name);
                 let fault = Fault::new("Duplicate", message);
-                self.findings.error(self.entry, format!("spec.listeners[{place}]"), &fault);
+                self.error(format!("spec.listeners[{place}]"), &fault);
             }
         }
         listeners
+    }
+
+    fn note_options(&mut self) {
+        let tls = self.owner.listeners().iter().filter_map(|listener| listener.tls.as_ref());
+        if tls.flat_map(|tls| tls.options.iter()).any(|(name, _)| name != frontend::TELL) {
+            let message = format!("under `tls.options` only {} is known; others are ignored", frontend::TELL);
+            let fault = Fault::new("UnsupportedValue", message);
+            self.owner.note(self.findings, Severity::Warning, "spec.listeners", &fault);
+        }
     }
 
     fn listener(&mut self, place: usize, written: &'s Listener, conflict: Option<Fault>) -> Listening<'s> {
@@ -255,12 +298,12 @@ impl<'s> Judge<'_, '_, 's> {
         let mut resolved_refs = Verdict::yes("ResolvedRefs");
         for fault in invalid {
             let field = format!("spec.listeners[{place}].allowedRoutes.kinds");
-            self.findings.error(self.entry, field, &fault);
+            self.error(field, &fault);
             resolved_refs = Verdict::no(fault.reason, fault.message);
         }
         let mut certificates = Vec::new();
         if family(&written.protocol) == Some(Family::Tls) && !is_passthrough(written) {
-            let (found, verdict) = self.certificates.of_listener(self.entry, place, written, self.findings);
+            let (found, verdict) = self.certificates.of_listener(self.owner, place, written, self.findings);
             certificates = found;
             if !verdict.holds {
                 resolved_refs = verdict;
@@ -268,6 +311,7 @@ impl<'s> Judge<'_, '_, 's> {
         }
         let clients = self.clients(&mut acceptance, written, &mut resolved_refs);
         Listening {
+            owner: self.owner,
             written,
             hostname,
             kinds,
@@ -317,9 +361,13 @@ impl<'s> Judge<'_, '_, 's> {
         })
     }
 
+    fn error(&mut self, field: String, fault: &Fault) {
+        self.owner.note(self.findings, Severity::Error, field, fault);
+    }
+
     fn refuse(&mut self, acceptance: &mut Acceptance, field: &str, fault: &Fault) {
         let field = format!("spec.listeners[{}]{field}", acceptance.place);
-        self.findings.error(self.entry, field, fault);
+        self.error(field, fault);
         if acceptance.verdict.holds {
             acceptance.verdict = Verdict::no(fault.reason, fault.message.clone());
         }
@@ -399,42 +447,4 @@ fn kinds(listener: &Listener) -> (Vec<&'static str>, Vec<Fault>) {
         }
     }
     (kinds, faults)
-}
-
-/// For each listener its conflict with another one of the Gateway. All that are in conflict lose (`Listener` in
-/// the Gateway API: a port's listeners must be distinct by protocol and host name).
-fn conflicts(spec: &GatewaySpec) -> Vec<Option<Fault>> {
-    let of = |(i, one): (usize, &Listener)| {
-        let family_of_one = family(&one.protocol)?;
-        spec.listeners.iter().enumerate().filter(|(j, _)| *j != i).find_map(|(_, other)| {
-            let family_of_other = family(&other.protocol)?;
-            if one.port != other.port || one.name == other.name {
-                return None;
-            }
-            // UDP has ports of its own.
-            if (family_of_one == Family::Udp) != (family_of_other == Family::Udp) {
-                return None;
-            }
-            let with = format!("listener `{}` of the same port {}", other.name, other.port);
-            if family_of_one != family_of_other {
-                let message = format!(
-                    "{with} speaks {}, which {} cannot share a port with",
-                    other.protocol, one.protocol
-                );
-                return Some(Fault::new("ProtocolConflict", message));
-            }
-            if matches!(family_of_one, Family::Tcp | Family::Udp) {
-                let message = format!("{with} is for {}, too, and neither is served", other.protocol);
-                return Some(Fault::new("HostnameConflict", message));
-            }
-            let host =
-                |listener: &Listener| listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
-            (host(one) == host(other)).then(|| {
-                let message =
-                    format!("{with} has the same host name, and neither is served; give them different ones");
-                Fault::new("HostnameConflict", message)
-            })
-        })
-    };
-    spec.listeners.iter().enumerate().map(of).collect()
 }

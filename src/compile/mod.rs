@@ -11,6 +11,7 @@ mod aside;
 mod attach;
 mod backends;
 mod certificates;
+mod conflicts;
 mod cors;
 mod dump;
 mod durations;
@@ -21,7 +22,10 @@ mod findings;
 mod frontend;
 mod gateways;
 mod grants;
+mod listener_sets;
 mod matches;
+mod namespaces;
+mod owner;
 mod parents;
 mod policies;
 mod report;
@@ -35,7 +39,8 @@ pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
 pub use certificates::Certificates;
 pub use endpoints::endpoints;
 pub use report::{
-    GatewayReport, ListenerReport, ParentReport, PolicyReport, ReportedRoute, RouteReport, Verdict,
+    GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, ReportedRoute, RouteReport,
+    Verdict,
 };
 
 use crate::resource::Snapshot;
@@ -45,6 +50,7 @@ use crate::upstream::{ClientCertificate, ClusterSpec, EndpointsKey, EndpointsSpe
 use backends::{Identities, Resolver};
 use findings::Findings;
 use gateways::{Bound, Family, Listening};
+use owner::Owner;
 use policies::BackendTlsPolicies;
 use std::collections::BTreeMap;
 use table::Filling;
@@ -148,7 +154,9 @@ fn identities<'s>(
     for entry in snapshot.backends.iter() {
         let tls = entry.object.spec.tls.as_deref();
         let Some(reference) = tls.and_then(|tls| tls.client_certificate_ref.as_ref()) else { continue };
-        let (certificate, fault) = reader.read(&entry.object.metadata.namespace, reference);
+        // A Backend refers on behalf of the Gateways whose routes use it.
+        let from = grants::From { kind: "Gateway", namespace: &entry.object.metadata.namespace };
+        let (certificate, fault) = reader.read(from, reference);
         if let Some(certificate) = certificate {
             let identity = ClientCertificate(certificate.key.clone());
             identities.of_backends.insert(entry.object.metadata.key(), identity);
@@ -164,13 +172,12 @@ fn identities<'s>(
 fn sockets(bound: Vec<Bound<'_>>) -> (BTreeMap<SocketId, SocketSpec>, Vec<(SocketId, SocketTable)>) {
     let mut sockets = BTreeMap::new();
     let mut tables: BTreeMap<SocketId, SocketTable> = BTreeMap::new();
-    for Bound { binding, entry, listeners, .. } in bound {
-        let metadata = &entry.object.metadata;
+    for Bound { binding, listeners, .. } in bound {
         for listening in listeners.into_iter().filter(|listening| listening.accepted.holds) {
             let Some(family) = listening.family() else { continue };
             let transport = if family == Family::Udp { Transport::Udp } else { Transport::Tcp };
             let id = SocketId { gateway: binding.id, port: listening.written.port, transport };
-            let name = format!("{}/{}/{}", metadata.namespace, metadata.name, listening.written.name);
+            let name = name(&listening);
             let mode = (family == Family::Tls).then(|| tls_mode(&listening));
             let table = tables.entry(id).or_default();
             let speaks_http = listening.speaks_http();
@@ -207,10 +214,18 @@ fn tls_mode(listening: &Listening<'_>) -> TlsMode {
     })
 }
 
+/// `namespace/gateway/listener`, or `ListenerSet namespace/set/listener`.
+fn name(listening: &Listening<'_>) -> String {
+    let (namespace, name) = listening.owner.metadata().key();
+    let kind = if let Owner::Set(_) = listening.owner { "ListenerSet " } else { "" };
+    format!("{kind}{namespace}/{name}/{}", listening.written.name)
+}
+
 fn report(bound: &Bound<'_>) -> GatewayReport {
-    let Bound { binding, entry, listeners, resolved_refs, identity: _, insecure_frontend } = bound;
+    let Bound { binding, entry, listeners, sets: _, resolved_refs, identity: _, insecure_frontend } = bound;
     let metadata = &entry.object.metadata;
-    let listeners: Vec<_> = listeners.iter().map(report_listener).collect();
+    let own = listeners.iter().filter(|listening| matches!(listening.owner, Owner::Gateway(_)));
+    let listeners: Vec<_> = own.map(report_listener).collect();
     let valid = listeners.iter().filter(|listener| listener.accepted.holds).count();
     let programmed = listeners.iter().any(|listener| listener.programmed.holds);
     let message = format!("{} of {} listeners are not served", listeners.len() - valid, listeners.len());
@@ -236,6 +251,7 @@ fn report(bound: &Bound<'_>) -> GatewayReport {
             message: "clients without a valid certificate are let in (AllowInsecureFallback)".into(),
         }),
         listeners,
+        listener_sets: listener_sets::reports(bound),
     }
 }
 

@@ -44,6 +44,21 @@ pub struct GatewayReport {
     pub insecure_frontend: Option<Verdict>,
     /// As in `spec.listeners`.
     pub listeners: Vec<ListenerReport>,
+    /// All that name it as their parent.
+    pub listener_sets: Vec<ListenerSetReport>,
+}
+
+/// What became of a ListenerSet at its Gateway.
+#[derive(Debug, Clone)]
+pub struct ListenerSetReport {
+    pub namespace: String,
+    pub name: String,
+    pub generation: Option<i64>,
+    pub accepted: Verdict,
+    /// Whether its listeners are served; whether its Gateway's address is usable is for others to add.
+    pub programmed: Verdict,
+    /// As in `spec.listeners`; empty when the set may not attach.
+    pub listeners: Vec<ListenerReport>,
 }
 
 /// What became of a listener.

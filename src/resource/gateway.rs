@@ -44,7 +44,33 @@ pub struct GatewaySpec {
     pub default_scope: Option<Box<str>>,
 }
 
-/// `spec.listeners[]`.
+/// Listeners that somebody adds to a Gateway (GEP-1713).
+#[derive(Debug, Clone, Deserialize)]
+pub struct ListenerSet {
+    pub metadata: Metadata,
+    pub spec: ListenerSetSpec,
+}
+
+/// `spec` of a ListenerSet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerSetSpec {
+    pub parent_ref: GatewayRef,
+    #[serde(default)]
+    pub listeners: List<Listener>,
+}
+
+/// `spec.parentRef` of a ListenerSet: a Gateway unless another kind is named.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GatewayRef {
+    pub group: Option<Box<str>>,
+    pub kind: Option<Box<str>>,
+    /// The ListenerSet's own unless another one is named.
+    pub namespace: Option<Box<str>>,
+    pub name: Box<str>,
+}
+
+/// `spec.listeners[]`, of a Gateway or of a ListenerSet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
@@ -80,10 +106,11 @@ pub struct AllowedRoutes {
     pub kinds: List<RouteKind>,
 }
 
-/// `allowedRoutes.namespaces`.
+/// `allowedRoutes.namespaces`, and `allowedListeners.namespaces` of a Gateway.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct RouteNamespaces {
-    /// `All`, `Same` (which it is when absent) or `Selector`.
+    /// `All`, `Same` (which it is for routes when absent), `Selector` or, for ListenerSets, `None` (which it is for
+    /// them when absent).
     pub from: Option<Box<str>>,
     pub selector: Option<Box<Selector>>,
 }

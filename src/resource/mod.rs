@@ -38,8 +38,9 @@ pub use filter::{
 };
 pub use gateway::{
     AllowedListeners, AllowedRoutes, BackendTlsOfGateway, ClientValidation, FrontendOfPort, FrontendTls,
-    FrontendTlsConfig, Gateway, GatewayAddress, GatewayClass, GatewayClassSpec, GatewaySpec, GatewayTls,
-    Infrastructure, Listener, ListenerTls, RouteKind, RouteNamespaces, Selector, SelectorTerm,
+    FrontendTlsConfig, Gateway, GatewayAddress, GatewayClass, GatewayClassSpec, GatewayRef, GatewaySpec,
+    GatewayTls, Infrastructure, Listener, ListenerSet, ListenerSetSpec, ListenerTls, RouteKind,
+    RouteNamespaces, Selector, SelectorTerm,
 };
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use grpc::{GrpcBackendRef, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRouteSpec, GrpcRule};
@@ -158,6 +159,7 @@ macro_rules! kinds {
 kinds! {
     GatewayClass, gateway_classes, GATEWAY_GROUP, "GatewayClass", false;
     Gateway, gateways, GATEWAY_GROUP, "Gateway", true;
+    ListenerSet, listener_sets, GATEWAY_GROUP, "ListenerSet", true;
     HttpRoute, http_routes, GATEWAY_GROUP, "HTTPRoute", true;
     GrpcRoute, grpc_routes, GATEWAY_GROUP, "GRPCRoute", true;
     TlsRoute, tls_routes, GATEWAY_GROUP, "TLSRoute", true;

@@ -2,8 +2,8 @@
 
 use super::{
     Backend, BackendTlsPolicy, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
-    HttpRoute, HttpRouteFilter, Namespace, Object, Place, ReferenceGrant, Resource, Secret, Service,
-    Severity, TcpRoute, TlsRoute, UdpRoute,
+    HttpRoute, HttpRouteFilter, ListenerSet, Namespace, Object, Place, ReferenceGrant, Resource, Secret,
+    Service, Severity, TcpRoute, TlsRoute, UdpRoute,
 };
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub struct Snapshot {
     pub gateway_classes: Objects<GatewayClass>,
     pub gateways: Objects<Gateway>,
+    pub listener_sets: Objects<ListenerSet>,
     pub http_routes: Objects<HttpRoute>,
     pub grpc_routes: Objects<GrpcRoute>,
     pub tls_routes: Objects<TlsRoute>,

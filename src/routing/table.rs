@@ -49,7 +49,7 @@ pub struct SocketTable {
 /// A listener of the Gateway API, with the routes attached to it.
 #[derive(Debug, Clone, Default)]
 pub struct Listener {
-    /// `namespace/gateway/listener`, for dumps and logs.
+    /// `namespace/gateway/listener`, or `ListenerSet namespace/set/listener`, for dumps and logs.
     pub name: String,
     /// Whether GRPCRoutes are attached: an unknown method is then answered by `UNIMPLEMENTED`.
     pub grpc: bool,

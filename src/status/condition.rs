@@ -25,6 +25,16 @@ pub struct GatewayStatus {
     pub conditions: Vec<Condition>,
     /// One for each listener of the spec.
     pub listeners: Vec<ListenerStatus>,
+    /// How many ListenerSets are accepted. It is written when it is 0, too, to replace another number.
+    pub attached_listener_sets: u32,
+}
+
+/// `status` of a ListenerSet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListenerSetStatus {
+    pub conditions: Vec<Condition>,
+    /// One for each listener of the spec; none while the set may not attach.
+    pub listeners: Vec<ListenerStatus>,
 }
 
 /// `status.listeners[]`.

@@ -16,14 +16,16 @@ mod writer;
 
 pub use address::reported;
 pub use condition::{
-    AncestorStatus, Condition, GatewayStatus, ListenerStatus, ParentStatus, PolicyStatus, RouteKindStatus,
-    RouteStatus,
+    AncestorStatus, Condition, GatewayStatus, ListenerSetStatus, ListenerStatus, ParentStatus, PolicyStatus,
+    RouteKindStatus, RouteStatus,
 };
 pub use lease::Leadership;
 pub use publication::{Publication, Publisher};
 pub use publish::Writing;
 
-use crate::compile::{GatewayReport, ListenerReport, ParentReport, PolicyReport, RouteReport};
+use crate::compile::{
+    GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport, Verdict,
+};
 use crate::resource::{GATEWAY_GROUP, ParentRef};
 use condition::conditions;
 
@@ -40,12 +42,32 @@ pub fn gateway(report: &GatewayReport) -> GatewayStatus {
         resolved_refs,
         insecure_frontend,
         listeners,
+        listener_sets,
     } = report;
     let always = [("Accepted", accepted), ("Programmed", programmed), ("ResolvedRefs", resolved_refs)];
     // This one exists only when it is true.
     let insecure = insecure_frontend.iter().map(|verdict| ("InsecureFrontendValidationMode", verdict));
+    // None attaches to a Gateway that is not accepted, whatever the reason.
+    let attached = listener_sets.iter().filter(|set| accepted.holds && set.accepted.holds).count();
     GatewayStatus {
         conditions: conditions(*generation, always.into_iter().chain(insecure)),
+        listeners: listeners.iter().map(|report| listener(report, *generation)).collect(),
+        attached_listener_sets: u32::try_from(attached).unwrap_or(u32::MAX),
+    }
+}
+
+/// The status of a ListenerSet of this Gateway.
+pub fn listener_set(report: &ListenerSetReport, gateway: &GatewayReport) -> ListenerSetStatus {
+    let ListenerSetReport { namespace: _, name: _, generation, accepted, programmed, listeners } = report;
+    let (mut accepted, mut programmed) = (accepted.clone(), programmed.clone());
+    if accepted.holds && !gateway.accepted.holds {
+        accepted = Verdict::no("ParentNotAccepted", "its Gateway is not accepted");
+    }
+    if programmed.holds && !gateway.programmed.holds {
+        programmed = Verdict::no("ParentNotProgrammed", "its Gateway is not programmed");
+    }
+    ListenerSetStatus {
+        conditions: conditions(*generation, [("Accepted", &accepted), ("Programmed", &programmed)]),
         listeners: listeners.iter().map(|report| listener(report, *generation)).collect(),
     }
 }

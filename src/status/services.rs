@@ -142,10 +142,12 @@ impl Plan {
     }
 }
 
-/// The ports of a Gateway's listeners, leading to its sockets.
+/// The ports of the listeners of a Gateway and its ListenerSets, leading to its sockets.
 fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
     let report = publication.gateways.iter().find(|report| report.id == served.binding.id);
-    let listeners = report.into_iter().flat_map(|report| &report.listeners);
+    let listeners = report.into_iter().flat_map(|report| {
+        report.listeners.iter().chain(report.listener_sets.iter().flat_map(|set| &set.listeners))
+    });
     let mut ports = BTreeMap::new();
     for listener in listeners.filter(|listener| listener.accepted.holds) {
         let (transport, id) = match listener.protocol.as_str() {

@@ -16,7 +16,7 @@ use super::merge::{Shared, complaints, entries, only_counts, whole};
 use super::pace::Paces;
 use super::publication::Publication;
 use crate::bindings::Served;
-use crate::compile::{GatewayReport, PolicyReport, RouteReport, Verdict};
+use crate::compile::{GatewayReport, ListenerSetReport, PolicyReport, RouteReport, Verdict};
 use crate::config::KubernetesSource;
 use crate::resource::{GatewayClass, ObjectRef, Record, Records, Resource};
 use foldhash::fast::FixedState;
@@ -28,6 +28,7 @@ use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -65,9 +66,17 @@ pub(super) struct Writer {
 /// Something whose status we write.
 enum Subject<'p> {
     Class(&'p GatewayClass),
-    Gateway(&'p Served, &'p GatewayReport),
+    Gateway(Rc<Judged>),
+    Set(Rc<Judged>, &'p ListenerSetReport),
     Route(&'p RouteReport),
     Policy(&'p PolicyReport),
+}
+
+/// What became of a Gateway with all that is known beside what was compiled.
+struct Judged {
+    report: GatewayReport,
+    /// `status.addresses`.
+    addresses: Vec<Value>,
 }
 
 /// A status to write.
@@ -165,10 +174,10 @@ impl Writer {
     fn survey(&mut self, publication: &Publication) -> Vec<Job> {
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let mut jobs = Vec::new();
-        for subject in subjects(publication, &self.config.controller_name) {
+        for subject in self.subjects(publication) {
             let object = subject.object();
             let Some(record) = self.records.get(&object) else { continue };
-            let desired = self.desired(publication, &subject);
+            let desired = self.desired(&subject);
             let hash = FixedState::default().hash_one(desired.to_string());
             let settled = self.settled.get(&object);
             if settled.is_some_and(|(before, known)| *before == hash && Arc::ptr_eq(known, &record)) {
@@ -199,14 +208,39 @@ impl Writer {
         jobs
     }
 
+    fn subjects<'p>(&self, publication: &'p Publication) -> Vec<Subject<'p>> {
+        let controller = self.config.controller_name.as_str();
+        let classes = publication.snapshot.gateway_classes.iter().map(|entry| &*entry.object);
+        let classes = classes.filter(|class| *class.spec.controller_name == *controller).map(Subject::Class);
+        let mut subjects: Vec<_> = classes.collect();
+        for report in &publication.gateways {
+            let served = publication.served.iter().find(|served| served.binding.id == report.id);
+            if let Some(served) = served {
+                let judged = Rc::new(self.judged(publication, served, report));
+                subjects.push(Subject::Gateway(judged.clone()));
+                let sets = report.listener_sets.iter();
+                subjects.extend(sets.map(|set| Subject::Set(judged.clone(), set)));
+            }
+        }
+        subjects.extend(publication.routes.iter().map(Subject::Route));
+        subjects.extend(publication.policies.iter().map(Subject::Policy));
+        subjects
+    }
+
     /// What a status should say: an object for one that is all ours, a list of entries for one that is shared.
-    fn desired(&self, publication: &Publication, subject: &Subject<'_>) -> Value {
+    fn desired(&self, subject: &Subject<'_>) -> Value {
         let value = match subject {
             Subject::Class(of) => {
                 let bundle = self.bundle.as_ref().and_then(|(_, version)| version.as_deref());
                 Ok(class(of, bundle))
             }
-            Subject::Gateway(served, report) => return self.gateway(publication, served, report),
+            Subject::Gateway(judged) => {
+                serde_json::to_value(super::gateway(&judged.report)).map(|mut status| {
+                    status["addresses"] = Value::Array(judged.addresses.clone());
+                    status
+                })
+            }
+            Subject::Set(judged, set) => serde_json::to_value(super::listener_set(set, &judged.report)),
             Subject::Route(report) => {
                 serde_json::to_value(super::route(report, &self.config.controller_name).parents)
             }
@@ -217,7 +251,7 @@ impl Writer {
         value.expect("a status has nothing in it that JSON could not say")
     }
 
-    fn gateway(&self, publication: &Publication, served: &Served, report: &GatewayReport) -> Value {
+    fn judged(&self, publication: &Publication, served: &Served, report: &GatewayReport) -> Judged {
         let reach = reach(publication, served, &self.config, &self.namespace, &self.records);
         let mut report = judge(report.clone(), served, &reach);
         let object = publication.snapshot.gateways.get(&report.namespace, &report.name);
@@ -227,9 +261,7 @@ impl Writer {
             report.programmed = Verdict::no("Invalid", message.clone());
             report.accepted = Verdict::no("InvalidParameters", message);
         }
-        let mut status = serde_json::to_value(super::gateway(&report)).unwrap_or_default();
-        status["addresses"] = Value::Array(reach.addresses);
-        status
+        Judged { report, addresses: reach.addresses }
     }
 
     fn forget_gone(&mut self, publication: &Publication) {
@@ -267,8 +299,13 @@ impl Subject<'_> {
     fn object(&self) -> ObjectRef {
         match self {
             Self::Class(class) => class.reference(),
-            Self::Gateway(_, report) => ObjectRef {
+            Self::Gateway(judged) => ObjectRef {
                 kind: "Gateway".to_owned(),
+                namespace: judged.report.namespace.clone(),
+                name: judged.report.name.clone(),
+            },
+            Self::Set(_, report) => ObjectRef {
+                kind: "ListenerSet".to_owned(),
                 namespace: report.namespace.clone(),
                 name: report.name.clone(),
             },
@@ -285,20 +322,9 @@ impl Subject<'_> {
     fn shared(&self) -> Shared {
         match self {
             Self::Policy(_) => Shared::Ancestors,
-            Self::Class(_) | Self::Gateway(..) | Self::Route(_) => Shared::Parents,
+            Self::Class(_) | Self::Gateway(_) | Self::Set(..) | Self::Route(_) => Shared::Parents,
         }
     }
-}
-
-fn subjects<'p>(publication: &'p Publication, controller: &'p str) -> impl Iterator<Item = Subject<'p>> {
-    let classes = publication.snapshot.gateway_classes.iter().map(|entry| &*entry.object);
-    let classes = classes.filter(move |class| *class.spec.controller_name == *controller).map(Subject::Class);
-    let gateways = publication.gateways.iter().filter_map(|report| {
-        let served = publication.served.iter().find(|served| served.binding.id == report.id)?;
-        Some(Subject::Gateway(served, report))
-    });
-    let routes = publication.routes.iter().map(Subject::Route);
-    classes.chain(gateways).chain(routes).chain(publication.policies.iter().map(Subject::Policy))
 }
 
 fn current(record: &Record) -> Value {
