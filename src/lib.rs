@@ -56,10 +56,13 @@
 //!
 //! # Decisions, with their reasons
 //!
-//! - **Our own accept loop and exchange, pingora's sessions.** Sockets come and go at run time, TLS settings
-//!   belong to listeners and are swapped live, and the connection carries its gateway and real client address.
-//!   pingora's `HttpProxy` is not used: it writes the last chunk of an HTTP/2 request twice in one case, and
-//!   answers malformed requests before anybody can count them.
+//! - **Our own accept loop, exchange and HTTP/1 codec.** Sockets come and go at run time, TLS settings belong to
+//!   listeners and are swapped live, and the connection carries its gateway and real client address. pingora's
+//!   `HttpProxy` is not used: it writes the last chunk of an HTTP/2 request twice in one case, and answers
+//!   malformed requests before anybody can count them. Its HTTP/1 sessions are not, either: they read no request
+//!   trailers and take an empty line for a last chunk, and a request that is checked strictly first would be
+//!   parsed twice. [`http1`] parses once, into the types that everything else uses. pingora gives timers that cost
+//!   nothing until they are waited for, and the options of sockets.
 //! - **Early answers are `Err(Reply)`**, so `?` is the control flow of the data path.
 //! - **Filters are a struct, not a list of `dyn`.** Fields run in their order, and full destructuring makes the
 //!   compiler ask where a new one goes.
@@ -86,6 +89,7 @@ pub mod control;
 pub mod echo;
 pub mod filter;
 pub mod host;
+pub mod http1;
 pub mod l4;
 pub mod listener;
 pub mod live;

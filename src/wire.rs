@@ -1,28 +1,23 @@
-//! A connection as the HTTP codecs see it: reads go through, writes are gathered.
+//! A connection as the HTTP codecs see it: what was read and not yet taken, and writes that are gathered.
 //!
-//! A leaf that `listener`, `upstream` and `proxy` share. Writing hardly ever waits: bytes are taken whole into a
-//! buffer that whoever pumps the connection [drains](Wire::poll_drain), and whose size it watches before it writes
-//! more.
-//! So a response head and the first bytes of its body leave in one system call and one TLS record, and both
-//! directions of a connection move although the codec's session is one object.
+//! A leaf that `listener`, `upstream` and `proxy` share. Writing never waits: bytes are taken whole into a buffer
+//! that whoever pumps the connection [drains](Wire::poll_drain), and whose size it watches before it writes more. So
+//! a response head and the first bytes of its body leave in one system call and one TLS record.
 //!
 //! ```text
-//! codec ── write ──▶ out ── poll_drain, or poll_read with nothing to read ──▶ transport
-//! codec ◀─ read ──────────────────────────────────────────────────────────── transport
+//! codec ── push ──▶ outbox ── poll_drain, or poll_fill with nothing to read ──▶ transport
+//! codec ◀─ inbox ◀── poll_fill ──────────────────────────────────────────────── transport
 //! ```
 
 use bytes::{Buf, BytesMut};
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType,
-};
+use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// What carries the bytes: a TCP or Unix stream, or TLS over one.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -32,16 +27,18 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 const DIRECT: usize = 16 * 1024;
 /// A codec that does not watch the buffer (HTTP/2's) waits when so much is in it.
 const FULL: usize = 256 * 1024;
+/// Reads of up to this size go by the stack, so that a connection that waits holds no buffer.
+const SMALL: usize = 16 * 1024;
+/// What is read at once at most.
+const LARGE: usize = 64 * 1024;
+/// A buffer of an idle connection may keep this size.
+const KEPT: usize = 1024;
 
-/// A connection; its clones are the same connection. One is given to the codec, one kept to drain it.
-#[derive(Clone)]
-pub struct Wire(Arc<Mutex<State>>);
-
-struct State {
+/// A connection.
+pub struct Wire {
     transport: Box<dyn Transport>,
-    /// Read already, and given back.
-    prefix: BytesMut,
-    out: BytesMut,
+    inbox: BytesMut,
+    outbox: BytesMut,
     received: u64,
     sent: u64,
     /// Whether the transport holds bytes that a flush must push (TLS does).
@@ -62,90 +59,127 @@ impl Wire {
 
     /// The same over one that is boxed already.
     pub fn boxed(transport: Box<dyn Transport>) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self {
             transport,
-            prefix: BytesMut::new(),
-            out: BytesMut::new(),
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
             received: 0,
             sent: 0,
             unflushed: false,
-        })))
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// What was read and not yet taken.
+    pub fn inbox(&mut self) -> &mut BytesMut {
+        &mut self.inbox
+    }
+
+    /// Reads more into the inbox: about `expected` bytes, as far as they are there. Returns how many came, 0 at the
+    /// end. When there is nothing to read, what was written is sent: the peer may be waiting for it.
+    ///
+    /// # Errors
+    /// Those of the transport; the connection is of no use then.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, expected: usize) -> Poll<io::Result<usize>> {
+        let read = if expected > SMALL {
+            self.inbox.reserve(expected.min(LARGE));
+            pin!(self.transport.read_buf(&mut self.inbox)).poll(cx)
+        } else {
+            let mut space = [MaybeUninit::uninit(); SMALL];
+            let mut space = ReadBuf::uninit(&mut space);
+            let read = Pin::new(&mut self.transport).poll_read(cx, &mut space);
+            self.inbox.extend_from_slice(space.filled());
+            read.map_ok(|()| space.filled().len())
+        };
+        match &read {
+            Poll::Ready(Ok(n)) => self.received += *n as u64,
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.send_waiting(cx)?,
+        }
+        read
+    }
+
+    fn send_waiting(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if (!self.outbox.is_empty() || self.unflushed)
+            && let Poll::Ready(sent) = self.poll_drain(cx)
+        {
+            return sent;
+        }
+        Ok(())
+    }
+
+    /// Where small writes go; they are sent by [`Wire::poll_drain`].
+    pub fn outbox(&mut self) -> &mut BytesMut {
+        &mut self.outbox
     }
 
     /// Writes; the bytes are sent by [`Wire::poll_drain`]. A large piece is sent past the buffer as far as the
     /// transport takes it at once.
-    pub fn push(&self, bytes: &[u8]) {
-        let mut state = self.state();
+    pub fn push(&mut self, bytes: &[u8]) {
         let direct = if bytes.len() >= DIRECT {
             // Nobody is to be woken: what is not taken now is drained later. A broken transport tells then, too.
             let mut cx = Context::from_waker(Waker::noop());
-            state.write_through(&mut cx, bytes).unwrap_or(0)
+            self.write_through(&mut cx, bytes).unwrap_or(0)
         } else {
             0
         };
-        state.out.extend_from_slice(&bytes[direct..]);
-    }
-
-    /// Gives back bytes that were read; they are read again before all others.
-    pub fn unread(&self, bytes: BytesMut) {
-        self.state().prefix = bytes;
+        self.outbox.extend_from_slice(&bytes[direct..]);
     }
 
     /// How many written bytes wait to be sent.
     pub fn pending(&self) -> usize {
-        self.state().out.len()
+        self.outbox.len()
+    }
+
+    /// Whether nothing waits, to be taken or to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.inbox.is_empty() && self.outbox.is_empty()
     }
 
     /// Sends what was written. Ready when nothing waits any more.
     ///
     /// # Errors
     /// Those of the transport; the connection is of no use then.
-    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.state().poll_drain(cx)
-    }
-
-    /// Bytes received and sent since the last call.
-    pub fn take_traffic(&self) -> (u64, u64) {
-        let mut state = self.state();
-        (std::mem::take(&mut state.received), std::mem::take(&mut state.sent))
-    }
-
-    /// Gives back the buffer of a connection that goes idle.
-    pub fn shrink(&self) {
-        let mut state = self.state();
-        if state.out.is_empty() {
-            state.out = BytesMut::new();
-        }
-    }
-
-    /// Whether an idle connection can serve again: it is open, and the peer has sent nothing unasked.
-    pub fn is_quiet(&self) -> bool {
-        let mut byte = [0; 1];
-        let mut buf = ReadBuf::new(&mut byte);
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut *self.state().transport).poll_read(&mut cx, &mut buf).is_pending()
-    }
-}
-
-impl State {
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            let n = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.out))?;
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            let n = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.outbox))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.wrote(n);
-            self.out.advance(n);
+            if n == self.outbox.len() {
+                // Unlike advance, this makes the whole buffer room again.
+                self.outbox.clear();
+            } else {
+                self.outbox.advance(n);
+            }
         }
         if self.unflushed {
             ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Bytes received and sent since the last call.
+    pub fn take_traffic(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.received), std::mem::take(&mut self.sent))
+    }
+
+    /// Gives back the buffers of a connection that goes idle.
+    pub fn shrink(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox] {
+            if buffer.is_empty() && buffer.capacity() > KEPT {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
+    /// Whether an idle connection can serve again: it is open, and the peer has sent nothing unasked.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut buf = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        self.inbox.is_empty() && Pin::new(&mut self.transport).poll_read(&mut cx, &mut buf).is_pending()
     }
 
     fn wrote(&mut self, n: usize) {
@@ -155,19 +189,19 @@ impl State {
 
     /// Writes a large piece past the buffer as far as the transport takes it; returns how much of it.
     fn write_through(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> io::Result<usize> {
-        let waiting = self.out.len();
+        let waiting = self.outbox.len();
         let written = if waiting == 0 {
             Pin::new(&mut self.transport).poll_write(cx, buf)
         } else {
             Pin::new(&mut self.transport)
-                .poll_write_vectored(cx, &[IoSlice::new(&self.out), IoSlice::new(buf)])
+                .poll_write_vectored(cx, &[IoSlice::new(&self.outbox), IoSlice::new(buf)])
         };
         match written {
             Poll::Pending => Ok(0),
             Poll::Ready(n) => {
                 let n = n?;
                 self.wrote(n);
-                self.out.advance(n.min(waiting));
+                self.outbox.advance(n.min(waiting));
                 Ok(n.saturating_sub(waiting))
             }
         }
@@ -175,26 +209,29 @@ impl State {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.state();
-        if !state.prefix.is_empty() {
-            let n = state.prefix.len().min(buf.remaining());
-            buf.put_slice(&state.prefix.split_to(n));
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.inbox.is_empty() {
+            let n = self.inbox.len().min(buf.remaining());
+            buf.put_slice(&self.inbox[..n]);
+            self.inbox.advance(n);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut state.transport).poll_read(cx, buf);
-        state.received += (buf.filled().len() - before) as u64;
-        // The peer may be waiting for what is still in the buffer before it says more.
-        if read.is_pending() && (!state.out.is_empty() || state.unflushed) {
-            let _ = state.poll_drain(cx)?;
+        let read = Pin::new(&mut self.transport).poll_read(cx, buf);
+        self.received += (buf.filled().len() - before) as u64;
+        if read.is_pending() {
+            self.send_waiting(cx)?;
         }
         read
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.pending() >= FULL {
             ready!(self.poll_drain(cx))?;
         }
@@ -207,44 +244,47 @@ impl AsyncWrite for Wire {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+/// A connection whose clones are the same connection: one is given to a codec that wants to own it (HTTP/2's), one
+/// is kept to drain it.
+#[derive(Debug, Clone)]
+pub struct Shared(Rc<RefCell<Wire>>);
+
+impl From<Wire> for Shared {
+    fn from(wire: Wire) -> Self {
+        Self(Rc::new(RefCell::new(wire)))
+    }
+}
+
+impl Shared {
+    /// The connection. It must not be kept while the codec runs.
+    pub fn wire(&self) -> RefMut<'_, Wire> {
+        self.0.borrow_mut()
+    }
+}
+
+impl AsyncRead for Shared {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.wire()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.wire()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.wire()).poll_flush(cx)
+    }
+
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.state();
-        ready!(state.poll_drain(cx))?;
-        Pin::new(&mut state.transport).poll_shutdown(cx)
-    }
-}
-
-#[async_trait::async_trait]
-impl Shutdown for Wire {
-    async fn shutdown(&mut self) {
-        // Whoever pumps the connection closes it, after it has drained it.
-    }
-}
-
-impl UniqueID for Wire {
-    fn id(&self) -> UniqueIDType {
-        0
-    }
-}
-
-impl Ssl for Wire {}
-impl Peek for Wire {}
-
-impl GetTimingDigest for Wire {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Wire {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Wire {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
+        Pin::new(&mut *self.wire()).poll_shutdown(cx)
     }
 }
 
@@ -269,18 +309,22 @@ mod tests {
 
     #[tokio::test]
     async fn reading_sends_what_waits() {
-        let (near, mut far) = duplex(1024);
-        let mut wire = Wire::new(near);
-        wire.write_all(b"question").await.unwrap();
-        let answer = tokio::spawn(async move {
-            let mut got = [0; 8];
-            far.read_exact(&mut got).await.unwrap();
-            far.write_all(&got).await.unwrap();
-        });
-        let mut got = [0; 8];
-        wire.read_exact(&mut got).await.unwrap();
-        assert_eq!(&got, b"question");
-        answer.await.unwrap();
+        for expected in [1, LARGE] {
+            let (near, mut far) = duplex(1024);
+            let mut wire = Wire::new(near);
+            wire.push(b"question");
+            let answer = tokio::spawn(async move {
+                let mut got = [0; 8];
+                far.read_exact(&mut got).await.unwrap();
+                far.write_all(&got).await.unwrap();
+                far
+            });
+            assert_eq!(poll_fn(|cx| wire.poll_fill(cx, expected)).await.unwrap(), 8);
+            assert_eq!(&wire.inbox()[..], b"question");
+            let far = answer.await.unwrap();
+            drop(far);
+            assert_eq!(poll_fn(|cx| wire.poll_fill(cx, expected)).await.unwrap(), 0);
+        }
     }
 
     #[tokio::test]
@@ -304,7 +348,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_or_talking_peer_is_not_quiet() {
         let (near, mut far) = duplex(64);
-        let wire = Wire::new(near);
+        let mut wire = Wire::new(near);
         assert!(wire.is_quiet());
         far.write_all(b"!").await.unwrap();
         assert!(!wire.is_quiet());

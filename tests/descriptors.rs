@@ -44,7 +44,7 @@ fn exhaustion_is_waited_out_and_then_connections_are_served() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit }).unwrap();
     let workers = Workers::serving(1, Arc::new(Live::default()), |_| {
-        async |wire: Wire, _: Connection, _| {
+        async |mut wire: Wire, _: Connection, _| {
             wire.push(b"!");
             let _ = std::future::poll_fn(|cx| wire.poll_drain(cx)).await;
         }

@@ -19,9 +19,9 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, warn};
 
@@ -69,7 +69,7 @@ impl Workers {
     }
 
     /// Starts `count` threads with something else than the proxy in them. `make` runs once in each, in its
-    /// `LocalSet`, and gives what serves its connections; that needs not be `Send`, for it never leaves the thread.
+    /// runtime, and gives what serves its connections; that needs not be `Send`, for it never leaves the thread.
     /// Its receiver turns true when the process begins to drain, that of a connection when sockets have closed and
     /// it should end soon.
     ///
@@ -86,17 +86,30 @@ impl Workers {
         let mut commands = Vec::with_capacity(count);
         for index in 0..count.max(1) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let runtime = Builder::new_current_thread().enable_all().build()?;
             let (live, places, make) = (live.clone(), places.clone(), make.clone());
+            let (started, start) = std::sync::mpsc::channel();
             let (drained, announcement) = (drained.clone(), announcement.clone());
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 stats::enter_worker(index);
-                LocalSet::new().block_on(&runtime, async move {
+                // Made in the thread that it never leaves.
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                let runtime = match runtime {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        runtime
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                        return;
+                    }
+                };
+                runtime.block_on(async move {
                     let serve = Rc::new(make(announcement));
                     let worker = Worker { live, places, shutdown: drained, serve, stops: HashMap::new() };
                     worker.run(receiver).await;
                 });
             })?;
+            start.recv().map_err(io::Error::other)??;
             commands.push(sender);
         }
         Ok(Self { commands, bound: Mutex::default(), places, announced, shutdown })

@@ -2,11 +2,10 @@
 
 use super::asked::Manner;
 use super::downstream::{Downstream, Gone};
-use super::framing::write_head;
 use super::pump;
 use crate::filter::DirectResponse;
 use crate::reply::{self, Reply};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -131,13 +130,12 @@ impl Answer {
     }
 }
 
-/// Writes the answer to an HTTP/1 request whose head could not be taken.
-pub fn write_refusal(out: &mut BytesMut, reply: Reply) {
+/// The answer to an HTTP/1 request whose head could not be taken.
+pub fn refusal(reply: Reply) -> (Parts, Bytes) {
     let Answer { mut head, body, cause: _ } = Answer::from(reply);
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    write_head(out, &head);
-    out.extend_from_slice(&body);
+    (head, body)
 }
 
 /// A `grpc-message`: percent-encoded but for printable ASCII (gRPC over HTTP/2, `Status-Message`).

@@ -4,6 +4,7 @@ use super::Worker;
 use super::asked::Asked;
 use super::downstream::{Downstream, Piece};
 use super::exchange::Ended;
+use super::forwarded;
 use super::mirror::Feed;
 use super::outgoing;
 use super::pump::{Clock, Over, Reading};
@@ -25,9 +26,9 @@ pub struct Tries<'a> {
     pub cluster: &'a Cluster,
     pub backend: &'a Backend,
     pub asked: &'a Asked,
-    pub address: outgoing::Address<'a>,
+    pub address: outgoing::Address,
     pub responding: Responding<'a>,
-    pub clock: Clock,
+    pub clock: &'a mut Clock,
     /// How long one try may take.
     pub limit: Option<Duration>,
     pub recording: Recording,
@@ -38,8 +39,8 @@ pub struct Tries<'a> {
 
 /// How a try ended without a response for the client.
 enum Failed {
-    /// The client has seen nothing yet, and this is the request as it was.
-    Again(Box<request::Parts>, Cause),
+    /// The client has seen nothing yet, and the request can be sent again.
+    Again(Cause),
     Ended(Ended),
 }
 
@@ -54,7 +55,7 @@ impl Tries<'_> {
     pub async fn run(mut self, mut head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
         let mut again = false;
         loop {
-            let (same, cause) = match self.attempt(head, down).await {
+            let cause = match self.attempt(&mut head, down).await {
                 Ok(status) => {
                     if again {
                         self.cluster.stats().retry_succeeded();
@@ -62,7 +63,7 @@ impl Tries<'_> {
                     return Ok(status);
                 }
                 Err(Failed::Ended(ended)) => return Err(ended),
-                Err(Failed::Again(same, cause)) => (same, cause),
+                Err(Failed::Again(cause)) => cause,
             };
             let pause = self.retries.next(cause).ok_or(cause.reply())?;
             if !pause.is_zero() {
@@ -72,14 +73,13 @@ impl Tries<'_> {
             self.cluster.stats().retried();
             again = true;
             self.choice.fresh = cause == Cause::Stale;
-            head = *same;
         }
     }
 
     /// One try: a connection, the request, the response.
     async fn attempt(
         &mut self,
-        mut head: request::Parts,
+        head: &mut request::Parts,
         down: &mut Downstream,
     ) -> Result<StatusCode, Failed> {
         self.clock.begin_attempt(self.limit);
@@ -88,11 +88,11 @@ impl Tries<'_> {
             Ok(Ok(reached)) => reached,
             // Waiting makes no endpoints.
             Ok(Err(Reply::NoEndpoint)) => return Err(Reply::NoEndpoint.into()),
-            Ok(Err(reply)) => return Err(Failed::Again(Box::new(head), Cause::Broke(reply))),
+            Ok(Err(reply)) => return Err(Failed::Again(Cause::Broke(reply))),
             Err(over) => {
                 self.count(over);
                 return Err(match over {
-                    Over::Attempt => Failed::Again(Box::new(head), Cause::TimedOut),
+                    Over::Attempt => Failed::Again(Cause::TimedOut),
                     Over::Request | Over::Idle => Reply::UpstreamTimeout.into(),
                 });
             }
@@ -102,9 +102,9 @@ impl Tries<'_> {
         let end = upgrade.is_none() && self.recording.is_empty() && down.is_body_done();
         // Only a connection that served before can be found closed, and only then a second try is safe unasked.
         let stale = up.is_reused() && self.asked.idempotent && end;
-        let spare = (stale || self.retries.are_left()).then(|| Box::new(head.clone()));
+        let again = stale || self.retries.are_left();
         let target = outgoing::Target { address: &self.address, tls, protocol, end, upgrade };
-        outgoing::address(&mut head, &target).map_err(|_| Reply::BadRequest)?;
+        outgoing::address(head, &target).map_err(|_| Reply::BadRequest)?;
         let reading = match (upgrade, end) {
             (Some(_), _) => Reading::Held,
             (None, true) => Reading::Ended,
@@ -127,10 +127,10 @@ impl Tries<'_> {
             Err(Broken::Again(cause)) => cause,
         };
         self.choice.failed = Some(active.endpoint().address.clone());
-        match spare {
-            Some(same) if self.recording.is_whole() => Err(Failed::Again(same, cause)),
-            _ => Err(cause.reply().into()),
+        if again && self.recording.is_whole() {
+            return Err(Failed::Again(cause));
         }
+        Err(cause.reply().into())
     }
 
     fn cause(&self, error: &UpstreamError, stale: bool) -> Cause {
@@ -146,23 +146,26 @@ impl Tries<'_> {
 /// Sends the head, and what was read of the body already.
 async fn send(
     up: &mut Upstream,
-    head: request::Parts,
+    head: &request::Parts,
     end: bool,
     pieces: Vec<Piece>,
 ) -> Result<(), UpstreamError> {
     up.send_head(head, end).await?;
     for piece in pieces {
-        pass_on(up, piece).await?;
+        pass_on(up, piece)?;
     }
     Ok(())
 }
 
 /// Sends what a client sent.
-pub async fn pass_on(up: &mut Upstream, piece: Piece) -> Result<(), UpstreamError> {
+pub fn pass_on(up: &mut Upstream, piece: Piece) -> Result<(), UpstreamError> {
     match piece {
-        Piece::Body(bytes) => up.send_body(bytes, false).await,
-        Piece::Trailers(trailers) => up.send_trailers(trailers).await,
-        Piece::End => up.send_body(Bytes::new(), true).await,
+        Piece::Body(bytes) => up.send_body(bytes, false),
+        Piece::Trailers(mut trailers) => {
+            forwarded::retain_trailers(&mut trailers);
+            up.send_trailers(trailers)
+        }
+        Piece::End => up.send_body(Bytes::new(), true),
     }
 }
 

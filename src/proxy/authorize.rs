@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::call::{CallError, Called, Question, call};
 use super::downstream::Downstream;
 use super::exchange::{Ended, Exchange};
-use super::outgoing::Address;
+use super::outgoing::{Address, path_and_query};
 use super::passage::Passage;
 use super::pump::Over;
 use super::{ext_authz, forwarded, recording};
@@ -12,6 +12,7 @@ use crate::filter::{AuthProtocol, ExternalAuth, Fields, OnFailure};
 use crate::reply::Reply;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, TE};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, request};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -65,10 +66,10 @@ pub async fn authorize(
         if passage.head.headers.remove(EXPECT).is_some() {
             recording::invite(down).await?;
         }
-        passage.recording.read_all(down, &mut passage.clock, most).await?;
+        passage.recording.read_all(down, passage.clock, most).await?;
     }
     let body = auth.body.map(|_| passage.recording.bytes()).unwrap_or_default();
-    let question = question(exchange, passage, auth, body);
+    let question = question(exchange, passage, auth, body)?;
     let asking = timeout(auth.timeout, call(&exchange.worker.pool, passage.revision, question));
     let called = match passage.clock.within(asking).await {
         Ok(Ok(called)) => called.map_err(AuthError::from),
@@ -132,15 +133,19 @@ fn apply(passage: &mut Passage<'_>, auth: &ExternalAuth, changes: Changes) {
     }
 }
 
-fn question(exchange: &Exchange<'_>, passage: &Passage<'_>, auth: &ExternalAuth, body: Bytes) -> Question {
+fn question(
+    exchange: &Exchange<'_>,
+    passage: &Passage<'_>,
+    auth: &ExternalAuth,
+    body: Bytes,
+) -> Result<Question, Reply> {
     let asked = passage.asked;
-    match &auth.protocol {
+    Ok(match &auth.protocol {
         AuthProtocol::Http { path, .. } => {
             let headers = http_headers(&passage.head, auth, body.len());
             let address = Address {
                 host: asked.host.clone(),
-                path: path.of(&asked.path, &asked.query).into(),
-                query: "".into(),
+                target: path_and_query(&path.of(asked.path(), asked.query()), "")?,
             };
             Question {
                 to: auth.to,
@@ -155,7 +160,8 @@ fn question(exchange: &Exchange<'_>, passage: &Passage<'_>, auth: &ExternalAuth,
                 (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
                 (TE, HeaderValue::from_static("trailers")),
             ]);
-            let address = Address { host: authority.clone(), path: ext_authz::PATH.into(), query: "".into() };
+            let target = PathAndQuery::from_static(ext_authz::PATH);
+            let address = Address { host: authority.clone(), target };
             let told = ext_authz::Told {
                 connection: exchange.connection,
                 asked,
@@ -174,7 +180,7 @@ fn question(exchange: &Exchange<'_>, passage: &Passage<'_>, auth: &ExternalAuth,
                 body,
             }
         }
-    }
+    })
 }
 
 /// The chosen headers, and those that an HTTP authorizer always gets.

@@ -23,7 +23,7 @@ pub struct Question {
     /// The number of the gateway, whose certificate is shown.
     pub gateway: u16,
     pub head: request::Parts,
-    pub address: Address<'static>,
+    pub address: Address,
     pub body: Bytes,
 }
 
@@ -80,9 +80,9 @@ async fn ask(up: &mut Upstream, tls: bool, question: Question) -> Result<Called,
     let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
     let end = body.is_empty();
     outgoing::address(&mut head, &outgoing::Target { address: &address, tls, protocol, end, upgrade: None })?;
-    up.send_head(head, end).await?;
+    up.send_head(&head, end).await?;
     if !end {
-        up.send_body(body, true).await?;
+        up.send_body(body, true)?;
     }
     let mut head = None;
     let mut all = BytesMut::new();

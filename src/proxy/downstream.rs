@@ -1,45 +1,20 @@
 //! The client's side of one exchange, over HTTP/1 or HTTP/2.
 
-use super::framing::{Framing, write_head};
+use super::alarm::Alarm;
+use crate::http1::{Decoder, Framing, RequestHead, write_response};
 use crate::wire::Wire;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, response};
-use pingora::http::RequestHeader;
-use pingora::protocols::http::v1::server::HttpSession;
-use std::pin::pin;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request, response};
 use std::task::{Context, Poll, ready};
+
+pub use crate::http1::Piece;
 
 /// More written than this, and no more is read from the upstream until the client has taken some.
 const HIGH_WATER: usize = 64 * 1024;
 /// How much of a response body an HTTP/2 client is asked room for at a time.
 const PIECE: usize = 64 * 1024;
-
-/// What a client sends after the request's head.
-#[derive(Debug, Clone)]
-pub enum Piece {
-    Body(Bytes),
-    /// The body's end, with trailers.
-    Trailers(HeaderMap),
-    /// The body's end.
-    End,
-}
-
-impl Piece {
-    /// How many bytes of the body it is.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Body(bytes) => bytes.len(),
-            Self::Trailers(_) | Self::End => 0,
-        }
-    }
-
-    /// Whether nothing of the body follows it.
-    pub fn is_end(&self) -> bool {
-        !matches!(self, Self::Body(_))
-    }
-}
 
 /// The client is gone, or sent what cannot be understood; there is nobody to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +26,17 @@ pub enum Downstream {
     Http2(Box<Http2>),
 }
 
-/// Over HTTP/1.
+/// Over HTTP/1: one for all requests of a connection, one after the other.
 pub struct Http1 {
-    pub(super) session: HttpSession,
     pub(super) wire: Wire,
+    pub(super) alarm: Alarm,
     version: Version,
     method: Method,
+    /// What of the request is still to be read.
+    body: Decoder,
     framing: Framing,
     /// Whether the connection may serve another request.
     pub(super) keep: bool,
-    upgraded: bool,
 }
 
 /// Over HTTP/2.
@@ -73,36 +49,41 @@ pub struct Http2 {
 }
 
 impl Downstream {
-    pub(super) fn http1(session: HttpSession, wire: Wire) -> Self {
-        let (version, method) = (session.req_header().version, session.req_header().method.clone());
-        let keep = session.will_keepalive();
-        let framing = Framing::None;
-        Self::Http1(Box::new(Http1 { session, wire, version, method, framing, keep, upgraded: false }))
+    pub(super) fn http1(wire: Wire) -> Self {
+        Self::Http1(Box::new(Http1 {
+            wire,
+            alarm: Alarm::default(),
+            version: Version::HTTP_11,
+            method: Method::GET,
+            body: Decoder::Done,
+            framing: Framing::None,
+            keep: true,
+        }))
     }
 
     pub(super) fn http2(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
         Self::Http2(Box::new(Http2 { body, respond, send: None, data_read: false, head_sent: false }))
     }
 
-    /// Takes the request's head out; what is left behind is enough for the codec.
-    pub(super) fn take_head(session: &mut HttpSession) -> pingora::Result<RequestHeader> {
-        // The body's framing is settled before the head goes.
-        let _ = session.is_body_done();
-        let head = session.req_header();
-        let mut rest = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0))?;
-        rest.set_version(head.version);
-        for name in [http::header::UPGRADE, http::header::EXPECT] {
-            if let Some(value) = head.headers.get(&name) {
-                rest.insert_header(name, value.clone())?;
-            }
+    /// The connection's clock, for the time of an exchange.
+    pub(super) fn take_alarm(&mut self) -> Alarm {
+        match self {
+            Self::Http1(http1) => std::mem::take(&mut http1.alarm),
+            Self::Http2(_) => Alarm::default(),
         }
-        Ok(std::mem::replace(session.req_header_mut(), rest))
+    }
+
+    /// Gives it back.
+    pub(super) fn keep_alarm(&mut self, alarm: Alarm) {
+        if let Self::Http1(http1) = self {
+            http1.alarm = alarm;
+        }
     }
 
     /// Whether there is no (more) request body.
     pub fn is_body_done(&mut self) -> bool {
         match self {
-            Self::Http1(http1) => http1.session.is_body_done(),
+            Self::Http1(http1) => http1.body.is_done(),
             Self::Http2(http2) => http2.body.is_end_stream(),
         }
     }
@@ -110,19 +91,7 @@ impl Downstream {
     /// The next piece of the request. Nothing is lost when the caller stops polling.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Gone>> {
         match self {
-            Self::Http1(http1) => {
-                if http1.session.is_body_done() {
-                    return Poll::Ready(Ok(Piece::End));
-                }
-                let read = {
-                    let reading = pin!(http1.session.read_body_bytes());
-                    ready!(reading.poll(cx))
-                };
-                Poll::Ready(match read {
-                    Ok(piece) => Ok(piece.map_or(Piece::End, Piece::Body)),
-                    Err(_) => Err(Gone),
-                })
-            }
+            Self::Http1(http1) => http1.poll_piece(cx),
             Self::Http2(http2) => http2.poll_piece(cx).map_err(|_| Gone),
         }
     }
@@ -130,10 +99,7 @@ impl Downstream {
     /// Ready when the client goes away after it has sent its whole request.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match self {
-            Self::Http1(http1) => {
-                let waiting = pin!(http1.session.read_body_or_idle(true));
-                waiting.poll(cx).map(|_| Gone)
-            }
+            Self::Http1(http1) => http1.poll_gone(cx),
             Self::Http2(http2) => match &mut http2.send {
                 Some(send) => send.poll_reset(cx).map(|_| Gone),
                 None if http2.head_sent => Poll::Pending,
@@ -168,9 +134,7 @@ impl Downstream {
         match self {
             Self::Http1(http1) if http1.version == Version::HTTP_10 => Ok(()),
             Self::Http1(http1) => {
-                let mut out = BytesMut::with_capacity(128);
-                write_head(&mut out, &head);
-                http1.wire.push(&out);
+                write_response(http1.wire.outbox(), &head);
                 Ok(())
             }
             Self::Http2(http2) => {
@@ -183,16 +147,6 @@ impl Downstream {
     pub async fn send_head(&mut self, head: response::Parts, end: bool) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) => {
-                if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                    // Only the codec can turn its connection into a tunnel.
-                    http1.upgraded = true;
-                    http1.keep = false;
-                    return http1
-                        .session
-                        .write_response_header(Box::new(head.into()))
-                        .await
-                        .map_err(|_| Gone);
-                }
                 http1.send_head(head, end);
                 Ok(())
             }
@@ -203,15 +157,8 @@ impl Downstream {
     /// Sends a piece of the response's body, and its end with the last one.
     pub async fn send_body(&mut self, piece: Bytes, end: bool) -> Result<(), Gone> {
         match self {
-            Self::Http1(http1) if http1.upgraded => {
-                http1.session.write_body(&piece).await.map_err(|_| Gone)?;
-                if end {
-                    http1.session.finish_body().await.map_err(|_| Gone)?;
-                }
-                Ok(())
-            }
             Self::Http1(http1) => {
-                http1.framing.write_body(&http1.wire, &piece, end);
+                http1.framing.write_body(&mut http1.wire, &piece, end);
                 http1.keep &= !http1.framing.is_cut_short(end);
                 Ok(())
             }
@@ -223,7 +170,7 @@ impl Downstream {
     pub async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) => {
-                http1.framing.write_trailers(&http1.wire, &trailers);
+                http1.framing.write_trailers(&mut http1.wire, &trailers);
                 Ok(())
             }
             Self::Http2(http2) => match http2.send.take() {
@@ -253,25 +200,62 @@ impl Downstream {
 }
 
 impl Http1 {
+    /// Begins with a request. What is returned of its head is what routes and upstreams need.
+    pub(super) fn begin(&mut self, head: RequestHead) -> request::Parts {
+        let RequestHead { parts, body, keep } = head;
+        (self.version, self.method, self.body, self.keep) = (parts.version, parts.method.clone(), body, keep);
+        self.framing = Framing::None;
+        parts
+    }
+
+    /// Whether another request may follow the one that ended.
+    pub(super) fn can_go_on(&self) -> bool {
+        self.keep && self.body.is_done() && self.framing.is_done()
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Gone>> {
+        loop {
+            if let Some(piece) = self.body.decode(self.wire.inbox()).map_err(|_| Gone)? {
+                return Poll::Ready(Ok(piece));
+            }
+            match ready!(self.wire.poll_fill(cx, self.body.expected())) {
+                Ok(0) if self.body == Decoder::UntilClose => return Poll::Ready(Ok(Piece::End)),
+                Ok(0) | Err(_) => return Poll::Ready(Err(Gone)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        // The next request may be here already; that the client has gone shows when it is its turn.
+        if !self.wire.inbox().is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.wire.poll_fill(cx, 1)) {
+            Ok(0) | Err(_) => Poll::Ready(Gone),
+            Ok(_) => Poll::Pending,
+        }
+    }
+
     fn send_head(&mut self, mut head: response::Parts, end: bool) {
         let bodiless = end && self.method != Method::HEAD;
-        self.framing = Framing::of(&mut head, &self.method, self.version, bodiless);
-        if self.framing == Framing::UntilClose {
-            self.keep = false;
+        self.framing = Framing::of_response(&mut head, &self.method, self.version, bodiless);
+        self.keep &= self.framing != Framing::UntilClose;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.body = Decoder::UntilClose;
+        } else {
+            let connection = match (self.keep, self.version) {
+                (false, _) => Some("close"),
+                (true, Version::HTTP_10) => Some("keep-alive"),
+                (true, _) => None,
+            };
+            if let Some(connection) = connection {
+                head.headers.insert(http::header::CONNECTION, HeaderValue::from_static(connection));
+            }
         }
-        let connection = match (self.keep, self.version) {
-            (false, _) => Some("close"),
-            (true, Version::HTTP_10) => Some("keep-alive"),
-            (true, _) => None,
-        };
-        if let Some(connection) = connection {
-            head.headers.insert(http::header::CONNECTION, HeaderValue::from_static(connection));
-        }
-        let mut out = BytesMut::with_capacity(512);
-        write_head(&mut out, &head);
-        self.wire.push(&out);
+        write_response(self.wire.outbox(), &head);
         if end {
-            self.framing.write_body(&self.wire, &[], true);
+            self.framing.write_body(&mut self.wire, &[], true);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::reply::Reply;
 use crate::routing::{Backend, Rule};
 use crate::upstream::{self, Active, Cluster};
 use http::{StatusCode, request};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How an exchange ended before its response was through.
@@ -64,8 +65,10 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: request::Part
     let started = Instant::now();
     connection.stats.request_began();
     let manner = Manner::of(&head);
+    let idle = connection.gateway.limits.stream_idle_timeout;
+    let mut clock = Clock::new(started, idle, down.take_alarm());
     let mut exchange = Exchange { worker, connection, started, grant: None };
-    let result = match exchange.forward(head, down).await {
+    let result = match exchange.forward(head, &mut clock, down).await {
         Ok(status) => Ok(status),
         Err(Ended::Answer(answer)) => exchange.answer(*answer, down, manner).await,
         Err(Ended::Gone) => Err(Gone),
@@ -77,23 +80,30 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: request::Part
     if result.is_err() {
         down.abort();
     }
+    down.keep_alarm(clock.into_alarm());
     connection.stats.request_ended(result.ok(), started.elapsed());
 }
 
 impl Exchange<'_> {
     /// Finds who serves the request and passes it on.
-    async fn forward(&mut self, head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
+    async fn forward(
+        &mut self,
+        head: request::Parts,
+        clock: &mut Clock,
+        down: &mut Downstream,
+    ) -> Result<StatusCode, Ended> {
         let revision = self.worker.live.load().ok_or(Reply::NoRoute)?;
         let asked = Asked::read(&head)?;
         let found = revision.table.find(self.connection.socket, &asked.request(self.connection, &head))?;
         let rule: &Rule = found.rule;
+        clock.limit_request(self.started, self.limit(rule));
         let mut passage = Passage {
             revision: &revision,
             asked: &asked,
             gateway: self.connection.gateway.id.0,
             matched: found.matched,
             head: self.introduced(head, &asked),
-            clock: self.clock(rule),
+            clock,
             recording: Recording::default(),
             additions: None,
         };
@@ -133,14 +143,24 @@ impl Exchange<'_> {
         };
         cluster.stats().request_began();
         let result = tries.run(head, down).await;
-        match &result {
+        self.count(cluster, &result);
+        result
+    }
+
+    /// How long the request may take, all tries together.
+    fn limit(&self, rule: &Rule) -> Option<Duration> {
+        rule.timeouts.request.or(self.connection.gateway.limits.request_timeout)
+    }
+
+    /// Counts how a cluster's request ended.
+    fn count(&self, cluster: &Cluster, result: &Result<StatusCode, Ended>) {
+        match result {
             Ok(status) => cluster.stats().request_ended(Some(status.as_u16()), self.started.elapsed()),
             Err(Ended::Answer(answer)) => cluster.stats().request_replied(answer.head.status.as_u16()),
             Err(Ended::Gone | Ended::BrokenOff) => {
                 cluster.stats().request_ended(None, self.started.elapsed());
             }
         }
-        result
     }
 
     /// The request as filters and backend get it: with what is known of its client.
@@ -149,11 +169,6 @@ impl Exchange<'_> {
         let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host, certificate };
         forwarded::prepare_request(&mut head.headers, gateway, hop);
         head
-    }
-
-    fn clock(&self, rule: &Rule) -> Clock {
-        let limits = &self.connection.gateway.limits;
-        Clock::new(self.started, rule.timeouts.request.or(limits.request_timeout), limits.stream_idle_timeout)
     }
 
     /// Gives the client an answer that no upstream gave.

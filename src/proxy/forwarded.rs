@@ -2,8 +2,8 @@
 
 use super::{ClientCertificate, Gateway};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING,
 };
 use std::net::IpAddr;
 
@@ -12,27 +12,48 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Fields that end at this hop whatever `Connection` says (RFC 9110 7.6.1, RFC 9113 8.2.2). `Transfer-Encoding`
-/// is not among them: the framing of what is sent on is decided elsewhere.
-const HOP_BY_HOP: [HeaderName; 5] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    UPGRADE,
-];
-
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// Fields that say who the client is; from a peer that is not trusted they are lies.
-const CLAIMS: [HeaderName; 6] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_HOST,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("forwarded"),
-    X_FORWARDED_CLIENT_CERT,
-];
+/// What a field is to a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It ends at this hop whatever `Connection` says (RFC 9110 7.6.1, RFC 9113 8.2.2). `Transfer-Encoding` is not
+    /// among them: the framing of what is sent on is decided elsewhere.
+    Hop,
+    /// It says who the client is, or what it asked for; from a peer that is not trusted it is a lie.
+    Claim,
+    /// Only a gateway in front of an upstream may set it.
+    Envoy,
+    Other,
+}
+
+impl Kind {
+    fn of(name: &HeaderName) -> Self {
+        match name.as_str() {
+            "connection" | "keep-alive" | "proxy-connection" | "http2-settings" | "upgrade" => Self::Hop,
+            "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-proto"
+            | "x-forwarded-client-cert"
+            | "x-real-ip"
+            | "x-request-id"
+            | "forwarded" => Self::Claim,
+            name if name.starts_with("x-envoy-") => Self::Envoy,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Removes the fields of some kinds, and those that `Connection` names. One look at each name is cheaper than
+/// looking for each field.
+fn remove(headers: &mut HeaderMap, doomed: impl Fn(Kind) -> bool) {
+    let mut names = nominated(headers);
+    names.extend(headers.keys().filter(|name| doomed(Kind::of(name))).cloned());
+    for name in names {
+        headers.remove(name);
+    }
+}
 
 /// Who sent a request, as far as headers tell it.
 #[derive(Debug, Clone, Copy)]
@@ -48,15 +69,13 @@ pub struct Hop<'a> {
 /// Prepares the request's headers for the upstream. Returns the client's address.
 pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>) -> IpAddr {
     let client = client_address(headers, gateway, hop.peer);
-    remove_hop_by_hop_request(headers);
-    remove_envoy_fields(headers);
-    if gateway.trusted_hops == 0 && !gateway.trusts(hop.peer) {
-        for name in &CLAIMS {
-            headers.remove(name);
-        }
-        headers.remove(&X_REQUEST_ID);
-        headers.remove(&X_FORWARDED_PROTO);
-    }
+    let trusted = gateway.trusted_hops > 0 || gateway.trusts(hop.peer);
+    remove(headers, |kind| match kind {
+        Kind::Hop | Kind::Envoy => true,
+        Kind::Claim => !trusted,
+        Kind::Other => false,
+    });
+    restrict_te(headers);
     match hop.certificate {
         ClientCertificate::NotTold => {}
         ClientCertificate::Absent => drop(headers.remove(&X_FORWARDED_CLIENT_CERT)),
@@ -118,22 +137,16 @@ fn request_id() -> HeaderValue {
     let random = fastrand::u128(..);
     let random = random & !(0xf << 76) | 4 << 76;
     let random = random & !(0x3 << 62) | 2 << 62;
-    let hex = format!("{random:032x}");
-    let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-    HeaderValue::try_from(id).expect("hexadecimal digits can stand in a header")
-}
-
-/// Removes `x-envoy-*`, which only a gateway in front of an upstream may set.
-fn remove_envoy_fields(headers: &mut HeaderMap) {
-    let is_envoy = |name: &&HeaderName| name.as_str().starts_with("x-envoy-");
-    while let Some(name) = headers.keys().find(is_envoy).cloned() {
-        headers.remove(&name);
+    let mut id = [b'-'; 36];
+    let digits = (0..36).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
+    for (digit, at) in digits.enumerate() {
+        id[at] = b"0123456789abcdef"[(random >> (124 - 4 * digit)) as usize & 0xf];
     }
+    HeaderValue::from_bytes(&id).expect("hexadecimal digits can stand in a header")
 }
 
-fn remove_hop_by_hop_request(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    // Only that trailers are welcome may go on (RFC 9110 10.1.4); gRPC servers ask for it.
+/// Only that trailers are welcome may go on (RFC 9110 10.1.4); gRPC servers ask for it.
+fn restrict_te(headers: &mut HeaderMap) {
     if let Some(te) = headers.get(TE) {
         let trailers =
             te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
@@ -146,16 +159,16 @@ fn remove_hop_by_hop_request(headers: &mut HeaderMap) {
 
 /// Removes from a response what ends at this hop.
 pub fn remove_hop_by_hop_response(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    remove(headers, |kind| kind == Kind::Hop);
     headers.remove(TRANSFER_ENCODING);
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in nominated(headers) {
-        headers.remove(&name);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+/// Removes from a request's trailers what must stand before the body (RFC 9110 6.5.1): framing, routing, who the
+/// client is. Whoever adds trailers to the head would take it for what the gateway said.
+pub fn retain_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, |kind| kind != Kind::Other);
+    for name in [AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING] {
+        trailers.remove(name);
     }
 }
 
@@ -316,5 +329,24 @@ mod tests {
         let id = id.to_str().unwrap();
         assert_eq!(id.as_bytes()[14], b'4');
         assert!(b"89ab".contains(&id.as_bytes()[19]), "{id}");
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_before_the_body() {
+        let mut trailers = request(&[
+            ("x-checksum", "1"),
+            ("grpc-status", "0"),
+            ("host", "b.test"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("authorization", "Basic x"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-envoy-original-path", "/admin"),
+            ("connection", "x-checksum2"),
+            ("x-checksum2", "2"),
+        ]);
+        retain_trailers(&mut trailers);
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-checksum", "grpc-status"]);
     }
 }

@@ -1,19 +1,20 @@
 //! An HTTP/1 connection of a client: one request after the other.
 
-use super::downstream::Downstream;
-use super::head::{self, NoHead};
-use super::{Connection, Worker, answer, drained, exchange, http2, target};
+use super::downstream::{Downstream, Http1};
+use super::{Connection, Worker, answer, drained, exchange, http2};
+use crate::config::Limits;
+use crate::http1::{BadRequest, RequestHead, request_end, write_response};
 use crate::reply::Reply;
 use crate::wire::Wire;
-use bytes::BytesMut;
-use pingora::protocols::http::v1::server::HttpSession;
+use http::request;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -24,113 +25,172 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much of it is taken.
 const MOST_LINGERING: usize = 256 * 1024;
 
+impl From<BadRequest> for Reply {
+    fn from(bad: BadRequest) -> Self {
+        match bad {
+            BadRequest::Malformed => Self::BadRequest,
+            BadRequest::TooManyFields => Self::HeadTooLarge,
+            BadRequest::Version => Self::UnsupportedVersion,
+            BadRequest::Coding => Self::UnknownTransferCoding,
+        }
+    }
+}
+
+/// Why there is no request head.
+enum NoHead {
+    /// The client closed, or was idle for too long: there is nobody to answer.
+    Closed,
+    /// The client speaks HTTP/2.
+    Http2,
+    /// Answer this and close.
+    Refused(Reply),
+}
+
+impl<T: Into<Reply>> From<T> for NoHead {
+    fn from(reply: T) -> Self {
+        Self::Refused(reply.into())
+    }
+}
+
 /// Serves requests until one side ends the connection, or until `shutdown` and no request is there.
-pub async fn serve(
-    mut wire: Wire,
-    connection: Connection,
-    worker: Rc<Worker>,
-    shutdown: watch::Receiver<bool>,
-) {
-    let mut told = pin!(drained(shutdown));
-    let mut over = false;
-    let mut read = BytesMut::new();
+pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
+    let mut down = Downstream::http1(wire);
+    let mut ending = Ending { told: pin!(drained(shutdown)), over: false };
     let mut first = true;
     loop {
-        match next_head(&mut wire, &mut read, &connection, told.as_mut(), &mut over).await {
-            Ok(()) => {}
-            Err(NoHead::Refused(_)) if first && is_http2(&read, &connection) => {
-                wire.unread(read);
-                return http2::serve(wire, connection, worker).await;
-            }
+        let Downstream::Http1(http1) = &mut down else { return };
+        let head = match next_head(http1, &connection, &mut ending, first).await {
+            Ok(head) => head,
             Err(NoHead::Closed) => break,
+            Err(NoHead::Http2) => {
+                let Downstream::Http1(http1) = down else { return };
+                return http2::serve(http1.wire, connection, worker).await;
+            }
             Err(NoHead::Refused(reply)) => {
-                refuse(&wire, &connection, reply).await;
+                refuse(&mut http1.wire, &connection, reply).await;
                 break;
             }
-        }
+        };
         first = false;
-        match request(&mut wire, std::mem::take(&mut read), &connection, &worker).await {
-            Some(rest) if !(rest.is_empty() && worker.draining.get()) => read = rest,
-            _ => break,
+        exchange::serve(&worker, &connection, head, &mut down).await;
+        let Downstream::Http1(http1) = &mut down else { return };
+        let (received, sent) = http1.wire.take_traffic();
+        connection.stats.traffic(received, sent);
+        if !http1.can_go_on() || (http1.wire.inbox().is_empty() && worker.draining.get()) {
+            break;
         }
+        http1.wire.shrink();
     }
-    linger(&mut wire).await;
+    if let Downstream::Http1(http1) = &mut down {
+        linger(&mut http1.wire).await;
+    }
 }
 
-/// The next request's head. A connection that is to be drained is closed between requests only.
+/// The end of the process, as a connection learns of it.
+struct Ending<'a, F> {
+    told: Pin<&'a mut F>,
+    over: bool,
+}
+
+/// How a wait for bytes ended.
+enum Waited {
+    /// So many came.
+    Read(usize),
+    TooLong,
+    /// The process ends.
+    Told,
+}
+
+/// The next request's head, in bounded time and space. A connection that is to be drained is closed between
+/// requests only.
 async fn next_head(
-    wire: &mut Wire,
-    read: &mut BytesMut,
+    http1: &mut Http1,
     connection: &Connection,
-    mut told: Pin<&mut impl Future<Output = ()>>,
-    over: &mut bool,
-) -> Result<(), NoHead> {
-    {
-        let mut head = pin!(head::read(wire, read, &connection.gateway.limits));
-        tokio::select! {
-            biased;
-            head = &mut head => return head,
-            () = &mut told, if !*over => *over = true,
+    ending: &mut Ending<'_, impl Future<Output = ()>>,
+    first: bool,
+) -> Result<request::Parts, NoHead> {
+    let limits = &connection.gateway.limits;
+    let mut looked_at = 0;
+    let mut deadline = None;
+    loop {
+        let read = http1.wire.inbox();
+        if let Some(end) = request_end(read, looked_at) {
+            if first && connection.server_name.is_none() && read.starts_with(PREFACE) {
+                return Err(NoHead::Http2);
+            }
+            return take_head(http1, end, limits);
+        }
+        check_so_far(read, looked_at, limits)?;
+        // The end may be cut in two.
+        looked_at = read.len().saturating_sub(3);
+        let begun = !read.is_empty();
+        if deadline.is_none_or(|(of_begun, _)| of_begun != begun) {
+            let limit = match (begun, ending.over) {
+                (true, _) => Some(limits.head_timeout),
+                // A request may be on its way already: of a client that has just connected, or could not know.
+                (false, true) => Some(LAST_REQUEST),
+                (false, false) => limits.idle_timeout,
+            };
+            deadline = Some((begun, limit.map(|limit| Instant::now() + limit)));
+        }
+        let at = deadline.and_then(|(_, at)| at);
+        match poll_fn(|cx| poll_bytes(http1, at, ending, cx)).await {
+            Waited::Read(0) => return Err(NoHead::Closed),
+            Waited::Read(_) => {}
+            Waited::Told => deadline = deadline.filter(|(begun, _)| *begun),
+            Waited::TooLong if begun => return Err(Reply::RequestTimeout.into()),
+            Waited::TooLong => return Err(NoHead::Closed),
         }
     }
-    // A request may be on its way already: of a client that has just connected, or could not know.
-    if let Ok(head) = timeout(LAST_REQUEST, head::read(wire, read, &connection.gateway.limits)).await {
-        return head;
-    }
-    if read.is_empty() {
-        return Err(NoHead::Closed);
-    }
-    head::read(wire, read, &connection.gateway.limits).await
 }
 
-fn is_http2(read: &BytesMut, connection: &Connection) -> bool {
-    connection.server_name.is_none() && read.starts_with(PREFACE)
+fn poll_bytes(
+    http1: &mut Http1,
+    at: Option<Instant>,
+    ending: &mut Ending<'_, impl Future<Output = ()>>,
+    cx: &mut Context<'_>,
+) -> Poll<Waited> {
+    if let Poll::Ready(read) = http1.wire.poll_fill(cx, 1) {
+        return Poll::Ready(Waited::Read(read.unwrap_or(0)));
+    }
+    if !ending.over && ending.told.as_mut().poll(cx).is_ready() {
+        ending.over = true;
+        return Poll::Ready(Waited::Told);
+    }
+    match at {
+        Some(at) => http1.alarm.poll(at, cx).map(|()| Waited::TooLong),
+        None => Poll::Pending,
+    }
 }
 
-/// Serves one request. Returns what was read beyond it, or `None` when the connection is over.
-async fn request(
-    wire: &mut Wire,
-    read: BytesMut,
-    connection: &Connection,
-    worker: &Worker,
-) -> Option<BytesMut> {
-    let mut session = HttpSession::new(Box::new(wire.clone()));
-    session.set_read_timeout(None);
-    session.set_pipelining_enabled(true);
-    session.set_pipelined_prefix(read);
-    if !matches!(session.read_request().await, Ok(Some(_))) {
-        refuse(wire, connection, Reply::BadRequest).await;
-        return None;
+/// Refuses a head that is too large, or never would be whole: one whose lines end with a bare LF.
+fn check_so_far(read: &[u8], from: usize, limits: &Limits) -> Result<(), Reply> {
+    if read.len() > limits.head_bytes as usize {
+        return Err(Reply::HeadTooLarge);
     }
-    let head = Downstream::take_head(&mut session).map_err(|_| Reply::BadRequest).and_then(target::parts);
-    let head = match head {
-        Ok(head) => head,
-        Err(reply) => {
-            refuse(wire, connection, reply).await;
-            return None;
-        }
-    };
-    let mut down = Downstream::http1(session, wire.clone());
-    exchange::serve(worker, connection, head, &mut down).await;
-    let (received, sent) = wire.take_traffic();
-    connection.stats.traffic(received, sent);
-    let Downstream::Http1(http1) = down else { return None };
-    let mut session = http1.session;
-    if !http1.keep || !session.is_body_done() {
-        return None;
+    if has_bare_lf(read, from) { Err(Reply::BadRequest) } else { Ok(()) }
+}
+
+fn has_bare_lf(read: &[u8], from: usize) -> bool {
+    memchr::memchr_iter(b'\n', &read[from.min(read.len())..])
+        .any(|at| !matches!((from + at).checked_sub(1), Some(before) if read[before] == b'\r'))
+}
+
+fn take_head(http1: &mut Http1, end: usize, limits: &Limits) -> Result<request::Parts, NoHead> {
+    if end > limits.head_bytes as usize {
+        return Err(Reply::HeadTooLarge.into());
     }
-    wire.shrink();
-    let (_, rest) = session.reuse().await.ok()??.into_parts();
-    Some(rest.unwrap_or_default())
+    let head = http1.wire.inbox().split_to(end).freeze();
+    Ok(http1.begin(RequestHead::parse(&head, limits.head_fields as usize)?))
 }
 
 /// Answers a head that could not be taken.
-async fn refuse(wire: &Wire, connection: &Connection, reply: Reply) {
+async fn refuse(wire: &mut Wire, connection: &Connection, reply: Reply) {
     connection.stats.request_began();
     connection.stats.replied(reply);
-    let mut out = BytesMut::new();
-    answer::write_refusal(&mut out, reply);
-    wire.push(&out);
+    let (head, body) = answer::refusal(reply);
+    write_response(wire.outbox(), &head);
+    wire.push(&body);
     let _ = poll_fn(|cx| wire.poll_drain(cx)).await;
     connection.stats.request_ended(Some(reply.status()), Duration::ZERO);
 }
@@ -141,7 +201,8 @@ async fn linger(wire: &mut Wire) {
     if wire.shutdown().await.is_err() {
         return;
     }
-    let mut scrap = [0; 4096];
+    // On the heap: nearly all connections of a process wait, and none of them needs it.
+    let mut scrap = vec![0; 4096];
     let mut taken = 0;
     let reading = async {
         while taken < MOST_LINGERING {
@@ -152,4 +213,21 @@ async fn linger(wire: &mut Wire) {
         }
     };
     let _ = timeout(LINGER, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_bare_lf;
+
+    #[test]
+    fn a_bare_lf_is_seen_wherever_the_bytes_were_cut() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n";
+        for from in 0..24 {
+            assert!(has_bare_lf(text, from), "{from}");
+        }
+        for from in 24..=text.len() {
+            assert!(!has_bare_lf(text, from), "{from}");
+        }
+        assert!(has_bare_lf(b"\n", 0) && !has_bare_lf(b"\r\n\r\n", 0) && !has_bare_lf(b"\r\n", 1));
+    }
 }

@@ -5,7 +5,7 @@ use super::{Connection, Worker, drained, exchange};
 use crate::config::Limits;
 use crate::reply::Reply;
 use crate::telemetry::HttpStats;
-use crate::wire::Wire;
+use crate::wire::{Shared, Wire};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
@@ -25,12 +25,13 @@ const MOST_MALFORMED: usize = 32;
 /// What one response may have buffered before the client takes it.
 const SEND_BUFFER: usize = 256 * 1024;
 
-type Server = h2::server::Connection<Wire, Bytes>;
+type Server = h2::server::Connection<Shared, Bytes>;
 type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Serves requests until one side ends the connection.
 pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>) {
     let limits = connection.gateway.limits;
+    let wire = Shared::from(wire);
     let hello = settings(&limits).handshake::<_, Bytes>(wire.clone());
     let Ok(Ok(server)) = timeout(limits.head_timeout, hello).await else { return };
     let stats = connection.stats.clone();
@@ -59,7 +60,7 @@ fn settings(limits: &Limits) -> Builder {
 
 struct Accepting {
     server: Server,
-    wire: Wire,
+    wire: Shared,
     /// Ready when the connection is to be drained; `None` once it is.
     told: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// How long the connection may be without a request, and the wait for it.
@@ -89,7 +90,7 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
     let mut malformed = 0;
     while let Some(accepted) = accepting.next().await {
         let (request, respond) = *accepted;
-        let (received, sent) = accepting.wire.take_traffic();
+        let (received, sent) = accepting.wire.wire().take_traffic();
         connection.stats.traffic(received, sent);
         let (parts, body) = request.into_parts();
         if !is_well_formed(&parts, connection.gateway.limits.head_fields as usize) {
@@ -109,7 +110,7 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
             drop(active);
         });
     }
-    let (received, sent) = accepting.wire.take_traffic();
+    let (received, sent) = accepting.wire.wire().take_traffic();
     connection.stats.traffic(received, sent);
 }
 
@@ -133,7 +134,7 @@ impl Accepting {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let accepted = self.server.poll_accept(cx);
         // The wire gathers what the codec writes; it leaves when the codec has nothing more to do.
-        if let Poll::Ready(Err(_)) = self.wire.poll_drain(cx) {
+        if let Poll::Ready(Err(_)) = self.wire.wire().poll_drain(cx) {
             return Poll::Ready(Next::Request(None));
         }
         if let Poll::Ready(accepted) = accepted {

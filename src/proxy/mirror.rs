@@ -78,7 +78,7 @@ pub fn start(
     worker: &Worker,
     passage: &Passage<'_>,
     filters: [&Filters; 2],
-    address: &Address<'_>,
+    address: &Address,
     down: &mut Downstream,
 ) -> Vec<Feed> {
     let [of_rule, of_backend] = filters.map(|filters| &*filters.mirrors);
@@ -98,7 +98,7 @@ pub fn start(
             mirror: *mirror,
             gateway: passage.gateway,
             head: passage.head.clone(),
-            address: address.clone().into_owned(),
+            address: address.clone(),
             pieces: (!end).then(|| Pieces { receiver, waiting: Rc::clone(&waiting) }),
             slot,
         };
@@ -117,7 +117,7 @@ struct Copy {
     mirror: Mirror,
     gateway: u16,
     head: request::Parts,
-    address: Address<'static>,
+    address: Address,
     /// The body, where there is one.
     pieces: Option<Pieces>,
     slot: Slot,
@@ -161,7 +161,7 @@ impl Copy {
         let target =
             outgoing::Target { address: &self.address, tls: reached.tls, protocol, end, upgrade: None };
         outgoing::address(&mut self.head, &target).ok()?;
-        timeout(PATIENCE, up.send_head(self.head.clone(), end)).await.ok()?.ok()?;
+        timeout(PATIENCE, up.send_head(&self.head, end)).await.ok()?.ok()?;
         match converse(&mut up, self.pieces.as_mut()).await {
             Ok(status) => {
                 up.finish(&self.pool);
@@ -201,7 +201,7 @@ async fn converse(up: &mut Upstream, mut pieces: Option<&mut Pieces>) -> Result<
                 if piece.is_end() {
                     pieces = None;
                 }
-                pass_on(up, piece).await?;
+                pass_on(up, piece)?;
             }
             Step::Event(event) => match event? {
                 Event::Head(head, end) => {

@@ -1,12 +1,13 @@
 //! The data path: from a connection to its last response.
 //!
 //! ```text
-//! serve ─┬─ http1::serve ─ head ─┐
+//! serve ─┬─ http1::serve ────────┐
 //!        └─ http2::serve ────────┴─▶ exchange::serve: asked ▸ find ▸ filters ▸ backend ▸ tries ▸ answer
 //!                                      filters: cors ▸ authorize ▸ redirect ▸ edits ▸ mirror
 //!                                      tries:   reach ▸ relay (pump), again when retries says so
 //! ```
 
+mod alarm;
 mod answer;
 mod asked;
 mod attempt;
@@ -16,8 +17,6 @@ mod downstream;
 mod exchange;
 mod ext_authz;
 mod forwarded;
-mod framing;
-mod head;
 mod http1;
 mod http2;
 mod kept;

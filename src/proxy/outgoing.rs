@@ -13,52 +13,55 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 use std::borrow::Cow;
 
-/// Host and path as the upstream gets them.
+/// Host and target as the upstream gets them.
 #[derive(Debug, Clone)]
-pub struct Address<'a> {
+pub struct Address {
     pub host: HeaderValue,
-    pub path: Cow<'a, str>,
-    /// With its `?`, or empty.
-    pub query: Cow<'a, str>,
+    pub target: PathAndQuery,
 }
 
-impl<'a> Address<'a> {
+impl Address {
     /// As it was asked for, or as the rewrites say, each after the one before.
     ///
     /// # Errors
-    /// [`Reply::BadRequest`] when the client has a rewrite make a host that is none.
+    /// [`Reply::BadRequest`] when the client has a rewrite make a host or a path that is none.
     pub fn new(
-        asked: &'a Asked,
+        asked: &Asked,
         filters: [&Filters; 2],
         matched: usize,
         headers: &HeaderMap,
     ) -> Result<Self, Reply> {
-        let query = Cow::Borrowed(asked.query.as_str());
-        let mut address = Self { host: asked.host.clone(), path: asked.path.as_str().into(), query };
+        let mut host = asked.host.clone();
+        let mut path = Cow::Borrowed(asked.path());
         for rewrite in filters.into_iter().filter_map(|filters| filters.rewrite.as_deref()) {
-            if let Some(host) = rewrite.hostname.as_ref().and_then(|edit| edit.apply(headers, &address.path))
-            {
-                target::host(host.to_str().map_err(|_| Reply::BadRequest)?)?;
-                address.host = host;
+            if let Some(other) = rewrite.hostname.as_ref().and_then(|edit| edit.apply(headers, &path)) {
+                target::host(other.to_str().map_err(|_| Reply::BadRequest)?)?;
+                host = other;
             }
             if let Some(edit) = &rewrite.path {
-                address.path = edit.apply(&address.path, matched).into_owned().into();
+                path = edit.apply(&path, matched).into_owned().into();
             }
         }
-        Ok(address)
+        let target = match path {
+            Cow::Borrowed(_) => asked.target.clone(),
+            Cow::Owned(path) => path_and_query(&path, asked.query())?,
+        };
+        Ok(Self { host, target })
     }
+}
 
-    /// The same, on its own.
-    pub fn into_owned(self) -> Address<'static> {
-        let Self { host, path, query } = self;
-        Address { host, path: path.into_owned().into(), query: query.into_owned().into() }
-    }
+/// A target of two parts, the second with its `?`, or empty.
+///
+/// # Errors
+/// [`Reply::BadRequest`] for what cannot stand in a request.
+pub fn path_and_query(path: &str, query: &str) -> Result<PathAndQuery, Reply> {
+    PathAndQuery::try_from([path, query].concat()).map_err(|_| Reply::BadRequest)
 }
 
 /// What the upstream is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    pub address: &'a Address<'a>,
+    pub address: &'a Address,
     pub tls: bool,
     pub protocol: Protocol,
     /// Whether the request ends with its head.
@@ -72,12 +75,11 @@ pub struct Target<'a> {
 /// # Errors
 /// When host or path cannot stand in a request of that protocol.
 pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
-    let Address { host, path, query } = target.address;
-    let path = PathAndQuery::try_from(format!("{path}{query}"))?;
+    let Address { host, target: path } = target.address;
     match target.protocol {
         Protocol::Http1 | Protocol::Opaque => {
             head.version = Version::HTTP_11;
-            head.uri = path.into();
+            head.uri = path.clone().into();
             head.headers.insert(HOST, host.clone());
             // What follows a request for an upgrade belongs to the tunnel, so it has no body to be framed.
             frame(head, target.end || target.upgrade.is_some());
@@ -91,7 +93,8 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
             head.version = Version::HTTP_2;
             let authority = Authority::try_from(host.as_bytes())?;
             let scheme = if target.tls { Scheme::HTTPS } else { Scheme::HTTP };
-            head.uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()?;
+            head.uri =
+                Uri::builder().scheme(scheme).authority(authority).path_and_query(path.clone()).build()?;
             head.headers.remove(HOST);
             head.headers.remove(TRANSFER_ENCODING);
         }
@@ -164,8 +167,7 @@ mod tests {
         let mut head = request(method, fields);
         let there = Address {
             host: HeaderValue::from_static("b.test:8080"),
-            path: "/new".into(),
-            query: "?q=1".into(),
+            target: PathAndQuery::from_static("/new?q=1"),
         };
         let target = Target { address: &there, tls: false, protocol, end, upgrade: None };
         address(&mut head, &target).unwrap();
@@ -190,7 +192,8 @@ mod tests {
     #[test]
     fn an_upgrade_has_no_body_to_frame() {
         let mut head = request("GET", &[]);
-        let there = Address { host: HeaderValue::from_static("b.test"), path: "/".into(), query: "".into() };
+        let there =
+            Address { host: HeaderValue::from_static("b.test"), target: PathAndQuery::from_static("/") };
         let upgrade = HeaderValue::from_static("websocket");
         let target = Target {
             address: &there,

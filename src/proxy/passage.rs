@@ -20,7 +20,7 @@ pub struct Passage<'a> {
     /// The length of the path prefix that the rule matched.
     pub matched: usize,
     pub head: request::Parts,
-    pub clock: Clock,
+    pub clock: &'a mut Clock,
     pub recording: Recording,
     /// What an authorizer adds to the response.
     pub additions: Option<Box<HeaderMap>>,

@@ -8,13 +8,14 @@
 //! Everything is polled from one place, and nothing that is polled loses bytes when it is not polled again, so no
 //! task and no channel stands between the two sides.
 
+use super::alarm::Alarm;
 use super::downstream::{Downstream, Gone, Piece};
 use crate::upstream::{Event, Upstream, UpstreamError};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// What happens next in an exchange.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub struct Clock {
     attempt: Option<Instant>,
     idle: Option<Duration>,
     moved: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 /// What took too long.
@@ -63,24 +64,31 @@ pub enum Over {
 }
 
 impl Clock {
-    /// A clock that is over at the request's limit, or when nothing moved for `idle`.
-    pub fn new(started: Instant, request: Option<Duration>, idle: Option<Duration>) -> Self {
-        let request = request.map(|limit| started + limit);
-        Self { request, attempt: None, idle, moved: started, sleep: None }
+    /// A clock that is over when nothing moved for `idle`.
+    pub fn new(started: Instant, idle: Option<Duration>, alarm: Alarm) -> Self {
+        Self { request: None, attempt: None, idle, moved: started, alarm }
+    }
+
+    /// It is over, too, when the request is not through after so long.
+    pub fn limit_request(&mut self, started: Instant, limit: Option<Duration>) {
+        self.request = limit.map(|limit| started + limit);
+    }
+
+    /// The timer, for the next exchange.
+    pub fn into_alarm(self) -> Alarm {
+        self.alarm
     }
 
     /// From now on a try counts.
     pub fn begin_attempt(&mut self, limit: Option<Duration>) {
-        self.attempt = limit.map(|limit| Instant::now() + limit);
-        self.sleep = None;
         self.moved();
+        self.attempt = limit.map(|limit| Instant::now() + limit);
     }
 
     /// A tunnel has no end that a request's limit could mean; only idleness ends it.
     pub fn forget_limits(&mut self) {
         self.request = None;
         self.attempt = None;
-        self.sleep = None;
     }
 
     /// Something moved.
@@ -108,19 +116,11 @@ impl Clock {
         [request, attempt, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        loop {
-            let Some((at, over)) = self.over() else { return Poll::Pending };
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if Instant::now() >= at {
-                return Poll::Ready(over);
-            }
-            // Something moved while the sleep was on; it goes on until the new moment.
-            sleep.as_mut().reset(at);
-        }
+    /// Ready when something took too long.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        let Some((at, over)) = self.over() else { return Poll::Pending };
+        ready!(self.alarm.poll(at, cx));
+        Poll::Ready(over)
     }
 }
 

@@ -36,7 +36,7 @@ impl Tries<'_> {
     ) -> Result<StatusCode, Broken> {
         let mut status = None;
         loop {
-            match pump::step(down, up, &mut reading, &mut self.clock).await {
+            match pump::step(down, up, &mut reading, self.clock).await {
                 Step::Piece(piece) => {
                     if piece.is_end() {
                         reading = Reading::Ended;
@@ -44,7 +44,7 @@ impl Tries<'_> {
                     let tunnel_ended = up.is_upgraded() && reading == Reading::Ended;
                     self.note(&piece, status.is_none());
                     // An upstream that stops taking the body may still answer: its answer is read on.
-                    if pass_on(up, piece).await.is_err() {
+                    if pass_on(up, piece).is_err() {
                         reading = Reading::Ended;
                     }
                     if let (true, Some(status)) = (tunnel_ended, status) {

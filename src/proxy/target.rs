@@ -3,9 +3,6 @@
 //! Rules and upstream see the same path, so that no spelling of it passes a rule that its meaning would not.
 
 use crate::reply::Reply;
-use http::request::Parts;
-use http::{Method, Uri};
-use pingora::http::RequestHeader;
 use std::borrow::Cow;
 
 /// A host without port and trailing dot, in lower case.
@@ -36,29 +33,6 @@ fn split_port(authority: &str) -> Result<(&str, &str), Reply> {
         Some((_, port)) => Ok((&authority[..authority.len() - port.len() - 1], port)),
         None => Ok((authority, "")),
     }
-}
-
-/// The head of an HTTP/1 request with its target as a URI: its path, and its authority in absolute form.
-///
-/// # Errors
-/// [`Reply::BadRequest`] for a target in no form that RFC 9112 3.2 knows.
-pub fn parts(head: RequestHeader) -> Result<Parts, Reply> {
-    let raw = head.raw_path();
-    let uri = if raw.starts_with(b"/") || raw == b"*" || head.method == Method::CONNECT {
-        None
-    } else {
-        let uri = Uri::try_from(raw).map_err(|_| Reply::BadRequest)?;
-        let absolute = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
-        Some(absolute.then_some(uri).ok_or(Reply::BadRequest)?)
-    };
-    if !head.raw_path_is_utf8() {
-        return Err(Reply::BadRequest);
-    }
-    let mut parts = Parts::from(head);
-    if let Some(uri) = uri {
-        parts.uri = uri;
-    }
-    Ok(parts)
 }
 
 /// The path as rules and upstream see it: unreserved characters unescaped, dot segments and doubled slashes
@@ -220,24 +194,6 @@ mod tests {
             ("a,b", Err(Reply::BadRequest)),
         ] {
             assert_eq!(host(text).as_deref().map_err(|reply| *reply), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_target_has_one_of_the_known_forms() {
-        for (target, want) in [
-            ("/a?b", Some("/a?b")),
-            ("*", Some("*")),
-            ("http://a.test/b", Some("http://a.test/b")),
-            ("HTTP://a.test", Some("http://a.test/")),
-            ("ftp://a.test/b", None),
-            ("a.test:80", None),
-            ("a/b", None),
-            ("http:///b", None),
-        ] {
-            let head = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
-            let got = parts(head).ok().map(|parts| parts.uri.to_string());
-            assert_eq!(got.as_deref(), want, "{target}");
         }
     }
 

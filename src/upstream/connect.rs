@@ -6,11 +6,15 @@
 use super::cluster::{Backend, ChannelTls};
 use super::counted::Opening;
 use super::endpoint::Endpoint;
+use super::http1::Http1;
 use super::http2::{Connection, Http2};
 use super::session::Upstream;
 use super::{Address, Cluster, Protocol};
 use crate::wire::{Transport, Wire};
 use foldhash::fast::FixedState;
+use pingora::protocols::TcpKeepalive;
+use pingora::protocols::l4::ext::set_tcp_keepalive;
+use pingora::time::tokio_timeout;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +25,15 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// How often waiting connections are looked through for dead ones.
 const SWEEP: Duration = Duration::from_secs(5);
+/// When a silent upstream is asked whether it is there, and when it is taken for gone.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(10),
+    count: 3,
+    user_timeout: Duration::ZERO,
+};
+/// So long before the upstream closes a connection, as it told, it gets no more requests.
+const ABOUT_TO_CLOSE: Duration = Duration::from_millis(500);
 /// How many connections to one endpoint may wait in one worker's pool.
 const MOST_IDLE: usize = 256;
 
@@ -53,8 +66,16 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Waiting {
-    wire: Wire,
+    http1: Box<Http1>,
     since: Instant,
+}
+
+impl Waiting {
+    /// Whether it can serve again: nobody has closed it, and the upstream is not about to.
+    fn can_serve(&mut self) -> bool {
+        self.http1.kept_for.is_none_or(|limit| self.since.elapsed() + ABOUT_TO_CLOSE < limit)
+            && self.http1.is_quiet()
+    }
 }
 
 impl Pool {
@@ -92,7 +113,7 @@ impl Pool {
         }
         let limit = cluster.connect_timeout();
         let opening = self.open(cluster, backend, endpoint);
-        tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))?
+        tokio_timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))?
     }
 
     fn reuse(&self, key: Key, protocol: Protocol) -> Option<Upstream> {
@@ -100,9 +121,10 @@ impl Pool {
             Protocol::Http1 => {
                 let mut pool = self.http1.borrow_mut();
                 let waiting = pool.get_mut(&key)?;
-                while let Some(Waiting { wire, .. }) = waiting.pop() {
-                    if wire.is_quiet() {
-                        return Some(Upstream::http1(wire, key, self.head_bytes, true));
+                while let Some(mut one) = waiting.pop() {
+                    if one.can_serve() {
+                        one.http1.begin_again();
+                        return Some(Upstream::Http1(one.http1));
                     }
                 }
                 None
@@ -126,7 +148,9 @@ impl Pool {
         let wire = Wire::boxed(dial(cluster, backend, endpoint).await?);
         match backend.channel.protocol {
             // Who asks for HTTP of what is none gets it as it was spoken first.
-            Protocol::Http1 | Protocol::Opaque => Ok(Upstream::http1(wire, key, self.head_bytes, false)),
+            Protocol::Http1 | Protocol::Opaque => {
+                Ok(Upstream::Http1(Box::new(Http1::new(wire, key, self.head_bytes))))
+            }
             Protocol::Http2 => {
                 cluster.stats().mine().cx_http2.inc();
                 let connection = Rc::new(Connection::open(wire).await?);
@@ -137,18 +161,18 @@ impl Pool {
     }
 
     /// Takes back an HTTP/1 connection whose last response was read to its end.
-    pub(super) fn put(&self, key: Key, wire: Wire) {
-        wire.shrink();
+    pub(super) fn put(&self, mut http1: Box<Http1>) {
+        http1.shrink();
         let mut pool = self.http1.borrow_mut();
-        let waiting = pool.entry(key).or_default();
+        let waiting = pool.entry(http1.key).or_default();
         if waiting.len() < MOST_IDLE {
-            waiting.push(Waiting { wire, since: Instant::now() });
+            waiting.push(Waiting { http1, since: Instant::now() });
         }
     }
 
     fn sweep(&self) {
         self.http1.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|one| one.since.elapsed() < self.idle && one.wire.is_quiet());
+            waiting.retain_mut(|one| one.since.elapsed() < self.idle && one.can_serve());
             !waiting.is_empty()
         });
         self.http2.borrow_mut().retain(|_, connections| {
@@ -189,6 +213,8 @@ async fn open(
         Address::Ip(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            // A peer that vanished without a word is found out while the connection waits.
+            set_tcp_keepalive(&stream, &KEEPALIVE).map_err(|error| io::Error::other(error.to_string()))?;
             secure(stream, tls, opening).await
         }
         Address::Unix(path) => secure(UnixStream::connect(path).await?, tls, opening).await,

@@ -1,7 +1,7 @@
 //! HTTP/2 to an upstream: a connection of a worker, and one exchange on it.
 
 use super::session::{Event, UpstreamError};
-use crate::wire::Wire;
+use crate::wire::{Shared, Wire};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -30,6 +30,7 @@ pub struct Connection {
 impl Connection {
     /// Says hello, and drives the connection from then on in a local task.
     pub(super) async fn open(wire: Wire) -> Result<Self, h2::Error> {
+        let wire = Shared::from(wire);
         let (sender, mut driver) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -42,7 +43,7 @@ impl Connection {
             // The wire gathers what the codec writes; it is sent whenever the codec has nothing more to do.
             let ended = poll_fn(|cx| {
                 let ended = Pin::new(&mut driver).poll(cx);
-                match wire.poll_drain(cx) {
+                match wire.wire().poll_drain(cx) {
                     Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
                     _ => ended,
                 }
@@ -96,9 +97,9 @@ impl Http2 {
     }
 
     /// Sends the request's head. Its URI must be absolute.
-    pub async fn send_head(&mut self, head: Parts, end: bool) -> Result<(), UpstreamError> {
+    pub async fn send_head(&mut self, head: &Parts, end: bool) -> Result<(), UpstreamError> {
         let mut sender = self.connection.sender.clone().ready().await?;
-        let (response, body) = sender.send_request(Request::from_parts(head, ()), end)?;
+        let (response, body) = sender.send_request(Request::from_parts(head.clone(), ()), end)?;
         self.state = State::Head(response);
         self.body = (!end).then_some(body);
         Ok(())

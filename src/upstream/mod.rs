@@ -7,6 +7,7 @@ mod cluster;
 mod connect;
 mod counted;
 mod endpoint;
+mod http1;
 mod http2;
 mod resolve;
 mod session;

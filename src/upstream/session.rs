@@ -1,20 +1,14 @@
 //! One exchange with an upstream, over HTTP/1 or HTTP/2.
 
 use super::connect::Pool;
+use super::http1::Http1;
 use super::http2::Http2;
-use crate::wire::Wire;
+use crate::http1::Piece;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, request, response};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::HttpTask;
-use pingora::protocols::http::v1::client::HttpSession;
-use pingora::{ErrorType, ImmutStr};
-use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use http::{HeaderMap, request, response};
+use std::io;
+use std::task::{Context, Poll};
 use thiserror::Error;
-
-/// More written than this, and the upstream is given no more of the body until it has taken some.
-const HIGH_WATER: usize = 64 * 1024;
 
 /// What an upstream sends.
 #[derive(Debug)]
@@ -28,6 +22,16 @@ pub enum Event {
     Trailers(HeaderMap),
     /// The body's end.
     End,
+}
+
+impl From<Piece> for Event {
+    fn from(piece: Piece) -> Self {
+        match piece {
+            Piece::Body(piece) => Self::Body(piece),
+            Piece::Trailers(trailers) => Self::Trailers(trailers),
+            Piece::End => Self::End,
+        }
+    }
 }
 
 /// How an exchange failed.
@@ -52,13 +56,9 @@ impl From<h2::Error> for UpstreamError {
     }
 }
 
-impl From<Box<pingora::Error>> for UpstreamError {
-    fn from(error: Box<pingora::Error>) -> Self {
-        let text = error.context.as_ref().map_or_else(|| error.to_string(), ImmutStr::to_string);
-        match error.etype() {
-            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Self::Closed(text),
-            _ => Self::Protocol(text),
-        }
+impl From<io::Error> for UpstreamError {
+    fn from(error: io::Error) -> Self {
+        Self::Closed(error.to_string())
     }
 }
 
@@ -68,35 +68,7 @@ pub enum Upstream {
     Http2(Http2),
 }
 
-/// One exchange over HTTP/1.
-pub struct Http1 {
-    session: HttpSession,
-    wire: Wire,
-    key: (u64, u64),
-    head_bytes: usize,
-    pub reused: bool,
-    /// Whether the request was sent to its end: the end is written once, whoever asks for it again.
-    sent: bool,
-    /// Bytes that a request body with a `Content-Length` still owes.
-    owed: Option<u64>,
-    head_read: bool,
-}
-
 impl Upstream {
-    pub(super) fn http1(wire: Wire, key: (u64, u64), head_bytes: usize, reused: bool) -> Self {
-        let session = HttpSession::new(Box::new(wire.clone()));
-        Self::Http1(Box::new(Http1 {
-            session,
-            wire,
-            key,
-            head_bytes,
-            reused,
-            sent: false,
-            owed: None,
-            head_read: false,
-        }))
-    }
-
     /// Whether the connection served before: it may have been closed in the meantime.
     pub fn is_reused(&self) -> bool {
         match self {
@@ -111,25 +83,34 @@ impl Upstream {
     }
 
     /// Sends the request's head; `end` says that no body follows.
-    pub async fn send_head(&mut self, head: request::Parts, end: bool) -> Result<(), UpstreamError> {
+    pub async fn send_head(&mut self, head: &request::Parts, end: bool) -> Result<(), UpstreamError> {
         match self {
-            Self::Http1(http1) => http1.send_head(head, end).await,
+            Self::Http1(http1) => {
+                http1.send_head(head, end);
+                Ok(())
+            }
             Self::Http2(http2) => http2.send_head(head, end).await,
         }
     }
 
     /// Sends a piece of the request's body, and its end with the last one.
-    pub async fn send_body(&mut self, piece: Bytes, end: bool) -> Result<(), UpstreamError> {
+    pub fn send_body(&mut self, piece: Bytes, end: bool) -> Result<(), UpstreamError> {
         match self {
-            Self::Http1(http1) => http1.send_body(&piece, end).await,
+            Self::Http1(http1) => {
+                http1.send_body(&piece, end);
+                Ok(())
+            }
             Self::Http2(http2) => http2.send_body(piece, end),
         }
     }
 
-    /// Ends the request's body with trailers; HTTP/1 upstreams get the end alone (pingora writes no trailers).
-    pub async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), UpstreamError> {
+    /// Ends the request's body with trailers; a body whose length was promised has none.
+    pub fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), UpstreamError> {
         match self {
-            Self::Http1(http1) => http1.send_body(&[], true).await,
+            Self::Http1(http1) => {
+                http1.send_trailers(&trailers);
+                Ok(())
+            }
             Self::Http2(http2) => http2.send_trailers(trailers),
         }
     }
@@ -137,13 +118,7 @@ impl Upstream {
     /// Ready when a piece of the request's body may be sent.
     pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         match self {
-            Self::Http1(http1) => {
-                if http1.wire.pending() > HIGH_WATER {
-                    ready!(http1.wire.poll_drain(cx))
-                        .map_err(|error| UpstreamError::Closed(error.to_string()))?;
-                }
-                Poll::Ready(Ok(()))
-            }
+            Self::Http1(http1) => http1.poll_writable(cx),
             Self::Http2(http2) => http2.poll_writable(cx),
         }
     }
@@ -151,9 +126,7 @@ impl Upstream {
     /// Sends what was written, as far as the connection takes it.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         match self {
-            Self::Http1(http1) => {
-                http1.wire.poll_drain(cx).map_err(|error| UpstreamError::Closed(error.to_string()))
-            }
+            Self::Http1(http1) => http1.poll_drain(cx),
             Self::Http2(_) => Poll::Ready(Ok(())),
         }
     }
@@ -168,96 +141,15 @@ impl Upstream {
 
     /// Whether the connection became a tunnel (101).
     pub fn is_upgraded(&self) -> bool {
-        matches!(self, Self::Http1(http1) if http1.session.was_upgraded())
+        matches!(self, Self::Http1(http1) if http1.is_upgraded())
     }
 
     /// Ends an exchange whose response was read to its end: the connection serves again if it can.
     pub fn finish(self, pool: &Pool) {
         if let Self::Http1(http1) = self
-            && let Some((key, wire)) = http1.reusable()
+            && http1.is_reusable()
         {
-            pool.put(key, wire);
+            pool.put(http1);
         }
-    }
-}
-
-impl Http1 {
-    async fn send_head(&mut self, head: request::Parts, end: bool) -> Result<(), UpstreamError> {
-        self.owed = head
-            .headers
-            .get(http::header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.trim().parse().ok());
-        self.session.write_request_header(Box::new(RequestHeader::from(head))).await?;
-        if end {
-            self.send_body(&[], true).await?;
-        }
-        Ok(())
-    }
-
-    async fn send_body(&mut self, piece: &[u8], end: bool) -> Result<(), UpstreamError> {
-        if self.sent {
-            return Ok(());
-        }
-        if !piece.is_empty() {
-            self.session.maybe_upgrade_body_writer();
-            self.session.write_body(piece).await?;
-            self.owed = self.owed.map(|owed| owed.saturating_sub(piece.len() as u64));
-        }
-        if end {
-            self.sent = true;
-            self.session.finish_body().await?;
-        }
-        Ok(())
-    }
-
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, UpstreamError>> {
-        let task = {
-            // Recreated at each poll: the session keeps what it has read (its own proxy drops this future too).
-            let reading = pin!(self.session.read_response_task());
-            ready!(reading.poll(cx))
-        };
-        Poll::Ready(match task? {
-            HttpTask::Header(head, end) => self.head(head, end),
-            HttpTask::Body(piece, end) | HttpTask::UpgradedBody(piece, end) => {
-                // The end is reported by the next call, which finds the body done.
-                match piece {
-                    Some(piece) => Ok(Event::Body(piece)),
-                    None if end => Ok(Event::End),
-                    None => Ok(Event::Body(Bytes::new())),
-                }
-            }
-            HttpTask::Trailer(trailers) => {
-                Ok(trailers.map_or(Event::End, |trailers| Event::Trailers(*trailers)))
-            }
-            HttpTask::Done => Ok(Event::End),
-            HttpTask::Failed(error) => Err(error.into()),
-        })
-    }
-
-    fn head(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<Event, UpstreamError> {
-        if self.session.get_headers_raw_bytes().len() > self.head_bytes {
-            return Err(UpstreamError::Protocol(format!(
-                "its response head is larger than {} bytes",
-                self.head_bytes
-            )));
-        }
-        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Event::Informational((*head).into()));
-        }
-        self.head_read = true;
-        Ok(Event::Head((*head).into(), end))
-    }
-
-    fn reusable(mut self: Box<Self>) -> Option<((u64, u64), Wire)> {
-        let whole = self.sent && self.owed.unwrap_or(0) == 0 && self.head_read && self.wire.pending() == 0;
-        if !whole || !self.session.is_body_done() {
-            return None;
-        }
-        self.session.respect_keepalive();
-        if !self.session.will_keepalive() {
-            return None;
-        }
-        Some((self.key, self.wire))
     }
 }

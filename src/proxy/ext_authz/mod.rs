@@ -41,7 +41,7 @@ pub struct Told<'a> {
 pub fn message(told: Told<'_>) -> Bytes {
     let Told { connection, asked, head, headers, pseudo, body, context } = told;
     let scheme = if connection.server_name.is_some() { "https" } else { "http" };
-    let path = format!("{}{}", asked.path, asked.query);
+    let path = asked.target.to_string();
     let host = String::from_utf8_lossy(asked.host.as_bytes()).into_owned();
     let mut fields = joined(&headers);
     if pseudo {

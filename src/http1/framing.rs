@@ -1,14 +1,12 @@
-//! How a response is written to an HTTP/1 client: its head, and its body by length, in chunks, or until close.
-//!
-//! Written here and not by the codec, which would replace the upstream's `Date`, answer HTTP/1.0 clients in chunks
-//! and drop trailers.
+//! How a body is written: by its length, in chunks, or until the connection closes (RFC 9112 6 and 7).
 
+use super::fields::put_field;
+use super::request::length;
 use crate::wire::Wire;
 use bytes::{BufMut, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use std::io::Write;
 
 /// How the end of a body is told (RFC 9112 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +22,11 @@ pub enum Framing {
 impl Framing {
     /// Chooses for this response to this request, and says so in the head. `bodiless` says that the response is
     /// known to end with its head.
-    pub fn of(head: &mut Parts, method: &Method, version: Version, bodiless: bool) -> Self {
+    pub fn of_response(head: &mut Parts, method: &Method, version: Version, bodiless: bool) -> Self {
         let status = head.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Self::UntilClose;
+        }
         if status.is_informational() || status == StatusCode::NO_CONTENT {
             head.headers.remove(CONTENT_LENGTH);
             return Self::None;
@@ -33,8 +34,8 @@ impl Framing {
         if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             return Self::None;
         }
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        match (length, version) {
+        let promised = head.headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
+        match (promised, version) {
             (Some(length), _) => Self::Length(length),
             (None, _) if bodiless => {
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -48,30 +49,35 @@ impl Framing {
         }
     }
 
+    /// That of a request, as its head says it.
+    pub fn of_request(headers: &HeaderMap) -> Self {
+        let promised = headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
+        match promised {
+            Some(length) => Self::Length(length),
+            None if headers.contains_key(TRANSFER_ENCODING) => Self::Chunked,
+            None => Self::None,
+        }
+    }
+
     /// Writes a piece of the body, and its end with the last one.
-    pub fn write_body(&mut self, wire: &Wire, piece: &[u8], end: bool) {
+    pub fn write_body(&mut self, wire: &mut Wire, piece: &[u8], end: bool) {
         match self {
             Self::None => {}
             Self::UntilClose => wire.push(piece),
             Self::Length(left) => {
-                // What an upstream sends beyond the length that it promised would begin the next response.
+                // What comes beyond the promised length would begin the next message.
                 let piece = &piece[..piece.len().min(usize::try_from(*left).unwrap_or(usize::MAX))];
                 *left -= piece.len() as u64;
                 wire.push(piece);
             }
             Self::Chunked => {
                 if !piece.is_empty() {
-                    let mut size = [0; 18];
-                    let mut rest = &mut size[..];
-                    // 16 digits and CRLF fit.
-                    let _ = write!(rest, "{:x}\r\n", piece.len());
-                    let unused = rest.len();
-                    wire.push(&size[..size.len() - unused]);
+                    put_size(wire.outbox(), piece.len());
                     wire.push(piece);
-                    wire.push(b"\r\n");
+                    wire.outbox().put_slice(b"\r\n");
                 }
                 if end {
-                    wire.push(b"0\r\n\r\n");
+                    wire.outbox().put_slice(b"0\r\n\r\n");
                     *self = Self::None;
                 }
             }
@@ -79,17 +85,22 @@ impl Framing {
     }
 
     /// Ends the body with trailers; only a chunked one can have them.
-    pub fn write_trailers(&mut self, wire: &Wire, trailers: &HeaderMap) {
+    pub fn write_trailers(&mut self, wire: &mut Wire, trailers: &HeaderMap) {
         if *self != Self::Chunked {
             return;
         }
-        let mut out = BytesMut::from(&b"0\r\n"[..]);
+        let out = wire.outbox();
+        out.put_slice(b"0\r\n");
         for (name, value) in trailers {
-            put_field(&mut out, name.as_str().as_bytes(), value.as_bytes());
+            put_field(out, name.as_str().as_bytes(), value.as_bytes());
         }
         out.put_slice(b"\r\n");
-        wire.push(&out);
         *self = Self::None;
+    }
+
+    /// Whether everything that the head promised was written.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::None | Self::Length(0))
     }
 
     /// Whether the body ended before the length that its head promised.
@@ -98,23 +109,12 @@ impl Framing {
     }
 }
 
-/// Writes a status line and a header section.
-pub fn write_head(out: &mut BytesMut, head: &Parts) {
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(head.status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
-    out.put_slice(b"\r\n");
-    for (name, value) in &head.headers {
-        put_field(out, name.as_str().as_bytes(), value.as_bytes());
+/// A chunk's size line.
+fn put_size(out: &mut BytesMut, size: usize) {
+    let digits = (size.max(1).ilog2() / 4) as usize;
+    for digit in (0..=digits).rev() {
+        out.put_u8(b"0123456789abcdef"[(size >> (4 * digit)) & 0xf]);
     }
-    out.put_slice(b"\r\n");
-}
-
-fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.put_slice(name);
-    out.put_slice(b": ");
-    out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
@@ -140,9 +140,18 @@ mod tests {
                 response.header(CONTENT_LENGTH, length)
             });
             let (mut response, ()) = response.body(()).unwrap().into_parts();
-            let got = Framing::of(&mut response, method, version, bodiless);
+            let got = Framing::of_response(&mut response, method, version, bodiless);
             assert_eq!(got, want, "{status} {length:?} {method} {version:?}");
             assert_eq!(response.headers.contains_key(TRANSFER_ENCODING), want == Chunked);
+        }
+    }
+
+    #[test]
+    fn a_chunk_begins_with_its_size_in_hexadecimal() {
+        for size in [1, 15, 16, 255, 256, 4096, 65_535, 1 << 20] {
+            let mut out = BytesMut::new();
+            put_size(&mut out, size);
+            assert_eq!(out, format!("{size:x}\r\n"));
         }
     }
 }
