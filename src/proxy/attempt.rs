@@ -68,7 +68,7 @@ impl Tries<'_> {
             let pause = self.retries.next(cause).ok_or(cause.reply())?;
             if !pause.is_zero() {
                 self.clock.begin_attempt(None);
-                self.clock.within(sleep(pause)).await.map_err(|_: Over| Reply::UpstreamTimeout)?;
+                self.clock.within(Box::pin(sleep(pause))).await.map_err(|_: Over| Reply::UpstreamTimeout)?;
             }
             self.cluster.stats().retried();
             again = true;

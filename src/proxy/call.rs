@@ -89,10 +89,13 @@ async fn ask(up: &mut Upstream, tls: bool, question: Question) -> Result<Called,
     loop {
         let trailers = match event(up).await? {
             Event::Informational(_) => continue,
-            Event::Body(piece) if all.len() + piece.len() > MOST_BODY => return Err(CallError::TooLong),
-            Event::Body(piece) => {
+            Event::Body(piece, _) if all.len() + piece.len() > MOST_BODY => return Err(CallError::TooLong),
+            Event::Body(piece, end) => {
                 all.extend_from_slice(&piece);
-                continue;
+                if !end {
+                    continue;
+                }
+                HeaderMap::new()
             }
             Event::Head(received, end) => {
                 head = Some(received);

@@ -210,8 +210,8 @@ async fn converse(up: &mut Upstream, mut pieces: Option<&mut Pieces>) -> Result<
                         return Ok(status);
                     }
                 }
-                Event::Informational(_) | Event::Body(_) => {}
-                Event::Trailers(_) | Event::End => return Ok(status),
+                Event::Informational(_) | Event::Body(_, false) => {}
+                Event::Body(_, true) | Event::Trailers(_) | Event::End => return Ok(status),
             },
         }
     }

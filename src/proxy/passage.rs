@@ -46,7 +46,8 @@ impl Passage<'_> {
             exchange.grant = Some(cors.grant(&self.head.headers));
         }
         if let Some(auth) = &filters.external_auth {
-            authorize(exchange, self, auth, down).await?;
+            // On the heap, for most requests ask nobody, and all would carry its state around.
+            Box::pin(authorize(exchange, self, auth, down)).await?;
         }
         let mut answer = match (&filters.redirect, &filters.direct_response) {
             (None, None) => return Ok(()),

@@ -48,7 +48,10 @@ pub struct Clock {
     request: Option<Instant>,
     attempt: Option<Instant>,
     idle: Option<Duration>,
-    moved: Instant,
+    /// When nothing had moved for how long, as far as it was looked at.
+    still_since: Instant,
+    /// Whether something moved since then. What moves says so at each step, and so without asking what time it is.
+    moved: bool,
     alarm: Alarm,
 }
 
@@ -66,7 +69,7 @@ pub enum Over {
 impl Clock {
     /// A clock that is over when nothing moved for `idle`.
     pub fn new(started: Instant, idle: Option<Duration>, alarm: Alarm) -> Self {
-        Self { request: None, attempt: None, idle, moved: started, alarm }
+        Self { request: None, attempt: None, idle, still_since: started, moved: false, alarm }
     }
 
     /// It is over, too, when the request is not through after so long.
@@ -93,9 +96,7 @@ impl Clock {
 
     /// Something moved.
     pub fn moved(&mut self) {
-        if self.idle.is_some() {
-            self.moved = Instant::now();
-        }
+        self.moved = true;
     }
 
     /// Waits for something that must not take longer than the clock has.
@@ -112,15 +113,22 @@ impl Clock {
     fn over(&self) -> Option<(Instant, Over)> {
         let request = self.request.map(|at| (at, Over::Request));
         let attempt = self.attempt.map(|at| (at, Over::Attempt));
-        let idle = self.idle.map(|idle| (self.moved + idle, Over::Idle));
+        // Looked at in quarters, so that idleness is found out at most a quarter late.
+        let look = |idle: Duration| if self.moved { idle / 4 } else { idle };
+        let idle = self.idle.map(|idle| (self.still_since + look(idle), Over::Idle));
         [request, attempt, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Ready when something took too long.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        let Some((at, over)) = self.over() else { return Poll::Pending };
-        ready!(self.alarm.poll(at, cx));
-        Poll::Ready(over)
+        loop {
+            let Some((at, over)) = self.over() else { return Poll::Pending };
+            ready!(self.alarm.poll(at, cx));
+            if over != Over::Idle || !std::mem::take(&mut self.moved) {
+                return Poll::Ready(over);
+            }
+            self.still_since = Instant::now();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Moves the request and the response of one try, and decides whether the response is the client's.
 
 use super::attempt::{Tries, pass_on};
-use super::downstream::{Downstream, Piece};
+use super::downstream::{Downstream, Gone, Piece};
 use super::exchange::Ended;
 use super::pump::{self, Over, Reading, Step};
 use super::retries::Cause;
@@ -64,14 +64,10 @@ impl Tries<'_> {
                         return finish(down, status).await;
                     }
                 }
-                Step::Event(Event::Body(piece)) => down.send_body(piece, false).await?,
-                Step::Event(Event::Trailers(trailers)) => {
-                    down.send_trailers(trailers).await?;
-                    return finish(down, status).await;
-                }
-                Step::Event(Event::End) => {
-                    down.send_body(Bytes::new(), true).await?;
-                    return finish(down, status).await;
+                Step::Event(event) => {
+                    if give(down, event).await? {
+                        return finish(down, status).await;
+                    }
                 }
                 Step::Gone => return Err(Broken::Ended(Ended::Gone)),
                 Step::Failed(error) if status.is_none() => return Err(Broken::Before(error)),
@@ -137,6 +133,16 @@ impl Tries<'_> {
             (None, Over::Attempt) => Broken::Again(Cause::TimedOut),
             (None, Over::Request | Over::Idle) => Reply::UpstreamTimeout.into(),
         }
+    }
+}
+
+/// Gives the client what follows the response's head. Returns whether it was the end.
+async fn give(down: &mut Downstream, event: Event) -> Result<bool, Gone> {
+    match event {
+        Event::Informational(_) | Event::Head(..) => Ok(false),
+        Event::Body(piece, end) => down.send_body(piece, end).await.map(|()| end),
+        Event::Trailers(trailers) => down.send_trailers(trailers).await.map(|()| true),
+        Event::End => down.send_body(Bytes::new(), true).await.map(|()| true),
     }
 }
 

@@ -112,7 +112,8 @@ impl Pool {
             return Ok(waiting);
         }
         let limit = cluster.connect_timeout();
-        let opening = self.open(cluster, backend, endpoint);
+        // On the heap, for most requests find a connection that waits.
+        let opening = Box::pin(self.open(cluster, backend, endpoint));
         tokio_timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))?
     }
 

@@ -1,7 +1,7 @@
 //! HTTP/1 to an upstream: a connection, and the exchanges on it, one after the other.
 
 use super::session::{Event, UpstreamError};
-use crate::http1::{Decoder, Framing, ResponseHead, write_request};
+use crate::http1::{Decoder, Framing, Piece, ResponseHead, write_request};
 use crate::wire::Wire;
 use http::{HeaderMap, Method, StatusCode, request};
 use std::task::{Context, Poll, ready};
@@ -149,11 +149,16 @@ impl Http1 {
             }
             Answer::Body(decoder) => {
                 let piece = decoder.decode(self.wire.inbox());
-                Ok(piece.map_err(|error| UpstreamError::Protocol(error.to_string()))?.map(Event::from))
+                let piece = piece.map_err(|error| UpstreamError::Protocol(error.to_string()))?;
+                Ok(piece.map(|piece| match piece {
+                    Piece::Body(piece) => Event::Body(piece, decoder.is_done()),
+                    Piece::Trailers(trailers) => Event::Trailers(trailers),
+                    Piece::End => Event::End,
+                }))
             }
             Answer::Upgraded => {
                 let read = self.wire.inbox();
-                Ok((!read.is_empty()).then(|| Event::Body(read.split().freeze())))
+                Ok((!read.is_empty()).then(|| Event::Body(read.split().freeze(), false)))
             }
         }
     }

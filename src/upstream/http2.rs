@@ -161,7 +161,11 @@ impl Http2 {
                     let piece = piece?;
                     // The pump asks only while the client's side has room, so this is backpressure enough.
                     body.flow_control().release_capacity(piece.len())?;
-                    Poll::Ready(Ok(Event::Body(piece)))
+                    let end = body.is_end_stream();
+                    if end {
+                        self.state = State::Done;
+                    }
+                    Poll::Ready(Ok(Event::Body(piece, end)))
                 }
                 None => {
                     let State::Body(body) = std::mem::replace(&mut self.state, State::Done) else {

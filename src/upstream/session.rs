@@ -3,7 +3,6 @@
 use super::connect::Pool;
 use super::http1::Http1;
 use super::http2::Http2;
-use crate::http1::Piece;
 use bytes::Bytes;
 use http::{HeaderMap, request, response};
 use std::io;
@@ -17,21 +16,12 @@ pub enum Event {
     Informational(response::Parts),
     /// The response's head, and whether nothing follows it.
     Head(response::Parts, bool),
-    Body(Bytes),
+    /// A piece of the body, and whether it is known to be the last one.
+    Body(Bytes, bool),
     /// The body's end, with trailers.
     Trailers(HeaderMap),
     /// The body's end.
     End,
-}
-
-impl From<Piece> for Event {
-    fn from(piece: Piece) -> Self {
-        match piece {
-            Piece::Body(piece) => Self::Body(piece),
-            Piece::Trailers(trailers) => Self::Trailers(trailers),
-            Piece::End => Self::End,
-        }
-    }
 }
 
 /// How an exchange failed.
