@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use trigate::compile::{Binding, compile, endpoints};
 use trigate::routing::GatewayId;
 use trigate::source::{Files, read_text};
+use trigate::tls::TlsOptions;
 
 const COUNTS: [usize; 2] = [1_000, 10_000];
 
@@ -80,7 +81,13 @@ endpoints: [{{addresses: [10.0.{}.{}]}}]
 
 fn bindings() -> [Binding; 1] {
     let name = "external".to_owned();
-    [Binding { id: GatewayId(0), name: name.clone(), namespace: "network".to_owned(), object: name }]
+    [Binding {
+        id: GatewayId(0),
+        name: name.clone(),
+        namespace: "network".to_owned(),
+        object: name,
+        tls: TlsOptions::default(),
+    }]
 }
 
 #[divan::bench(args = COUNTS, sample_count = 10)]

@@ -117,11 +117,18 @@ impl Bindings {
         let served = self.config.gateways.iter().zip(0..).filter(|((_, gateway), _)| ours(&gateway.object));
         served
             .map(|((name, gateway), id)| Served {
-                binding: binding(GatewayId(id), name.clone(), &gateway.object),
+                binding: self.binding(GatewayId(id), name.clone(), &gateway.object),
                 place: Place::Configured,
                 refusal: None,
             })
             .collect()
+    }
+
+    fn binding(&self, id: GatewayId, name: String, object: &ObjectName) -> Binding {
+        let ObjectName { namespace, name: object } = object.clone();
+        let of_table = self.config.gateways.get(&name).map(|gateway| gateway.tls.clone());
+        let tls = of_table.unwrap_or_default().within(&self.config.tls);
+        Binding { id, name, namespace, object, tls }
     }
 
     fn further(&mut self, gateway: &Gateway, pool: &AddressPool) -> Option<Served> {
@@ -148,7 +155,7 @@ impl Bindings {
                 (Place::Nowhere(message.to_owned()), None)
             }
         };
-        Some(Served { binding: binding(id, object.to_string(), &object), place, refusal })
+        Some(Served { binding: self.binding(id, object.to_string(), &object), place, refusal })
     }
 
     /// Gives addresses to Gateways that have none yet, and notes which ports their Services lead to.
@@ -226,10 +233,6 @@ impl Served {
     pub fn object(&self) -> ObjectName {
         ObjectName { namespace: self.binding.namespace.clone(), name: self.binding.object.clone() }
     }
-}
-
-fn binding(id: GatewayId, name: String, object: &ObjectName) -> Binding {
-    Binding { id, name, namespace: object.namespace.clone(), object: object.name.clone() }
 }
 
 fn name(gateway: &Gateway) -> ObjectName {

@@ -9,6 +9,7 @@ use trigate::compile::{Binding, compile};
 use trigate::resource::Snapshot;
 use trigate::routing::GatewayId;
 use trigate::source::read_text;
+use trigate::tls::TlsOptions;
 
 #[test]
 fn every_golden_input_compiles_to_its_page() {
@@ -55,6 +56,7 @@ fn bindings(snapshot: &Snapshot) -> Vec<Binding> {
             name: entry.object.metadata.name.to_string(),
             namespace: entry.object.metadata.namespace.to_string(),
             object: entry.object.metadata.name.to_string(),
+            tls: TlsOptions::default(),
         })
         .collect()
 }

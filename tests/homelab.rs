@@ -7,6 +7,7 @@ use trigate::compile::{Binding, Compiled, compile};
 use trigate::resource::{Resource, Snapshot};
 use trigate::routing::GatewayId;
 use trigate::source::Files;
+use trigate::tls::TlsOptions;
 
 /// The folder with the clusters, or `None` with a word about it: the project's tests do not need it.
 fn homelab() -> Option<PathBuf> {
@@ -26,6 +27,7 @@ fn bindings(snapshot: &Snapshot) -> Vec<Binding> {
         name: entry.object.metadata.name.to_string(),
         namespace: entry.object.metadata.namespace.to_string(),
         object: entry.object.metadata.name.to_string(),
+        tls: TlsOptions::default(),
     };
     snapshot.gateways.iter().enumerate().map(binding).collect()
 }

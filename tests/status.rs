@@ -6,6 +6,7 @@ use trigate::resource::GATEWAY_GROUP;
 use trigate::routing::GatewayId;
 use trigate::source::read_text;
 use trigate::status::{Condition, RouteKindStatus, gateway, listener_set, route};
+use trigate::tls::TlsOptions;
 
 const OBJECTS: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -41,6 +42,7 @@ fn compiled_from(objects: &str) -> Compiled {
         name: "external".into(),
         namespace: "network".into(),
         object: "external".into(),
+        tls: TlsOptions::default(),
     };
     compile(&read_text(Path::new("objects.yaml"), objects), &[binding])
 }

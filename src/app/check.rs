@@ -2,7 +2,7 @@
 
 use super::counted;
 use crate::bindings::Bindings;
-use crate::compile::{Compiled, Severity, compile};
+use crate::compile::{Certificates as CompiledCertificates, Compiled, Severity, compile_after};
 use crate::config::{Config, Fault};
 use crate::routing::{GatewayId, Transport};
 use crate::source::{Certificates, Files};
@@ -23,7 +23,8 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
     let snapshot = files(&config)?.read();
     let served = Bindings::new(config.clone().into()).update(&snapshot, |_| Vec::new());
     let bindings: Vec<_> = served.into_iter().map(|served| served.binding).collect();
-    let compiled = compile(&snapshot, &bindings);
+    let now = jiff::Timestamp::now().as_second();
+    let compiled = compile_after(&snapshot, &bindings, &CompiledCertificates::default().at(now));
     let name = |id: GatewayId| bindings.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
     let listeners = |transport| {
         let ids = compiled.sockets.keys().filter(move |id| id.transport == transport);

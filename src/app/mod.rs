@@ -5,6 +5,7 @@ mod check;
 mod end;
 mod observers;
 mod run;
+mod tickets;
 
 pub use check::check;
 pub use run::run;

@@ -3,6 +3,7 @@
 use super::announce::Announcement;
 use super::end::{End, Signals};
 use super::observers::{self, cannot_bind};
+use super::tickets;
 use crate::admin::LogLevel;
 use crate::config::{Config, Limits};
 use crate::control::Control;
@@ -67,6 +68,9 @@ async fn serve(
     let workers = Arc::new(workers.context("cannot start the worker threads")?);
     let clusters = Clusters::new(Resolver::from_system().context("cannot use /etc/resolv.conf")?);
     let mut control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry)?;
+    if let Some(file) = &config.session_tickets.file {
+        tokio::spawn(tickets::follow(file.clone(), control.ticket_keys().clone()));
+    }
     let (mut source, writing) = source(&config).await?;
     if let Some(writing) = &writing {
         control = control.publishing(source.records(), writing.publisher());
@@ -97,7 +101,7 @@ async fn source(config: &Config) -> anyhow::Result<(Source, Option<Writing>)> {
         return Ok((Source::Files(files), None));
     };
     let client = connect(kubernetes).await?;
-    let source = Source::Kubernetes(Kubernetes::start(&client));
+    let source = Source::Kubernetes(Kubernetes::start(&client, config.session_tickets.secret.as_slice()));
     info!("waiting for the objects of the cluster");
     let writing = kubernetes.write.then(|| Writing::start(&client, &source.records(), kubernetes));
     Ok((source, writing))

@@ -1,36 +1,124 @@
 //! The certificates of listeners, from Secrets.
 //!
-//! A Secret that becomes broken keeps its last good pair: `compile` is given what it made before, so it stays a
-//! function of what it is given. The same memory saves reading keys again that did not change.
+//! A Secret that becomes broken, or whose certificate is not valid at this moment, keeps its last good pair:
+//! `compile` is given what it made before, so it stays a function of what it is given. The same memory saves reading
+//! keys again that did not change, and tells the moment.
 
 use super::findings::{Fault, Findings, called, there_is};
 use super::grants::{From, To, allows};
 use super::owner::Owner;
 use super::report::Verdict;
 use crate::resource::{Entry, Listener, ObjectReference, Secret, Severity, Snapshot};
-use crate::tls::Certificate;
+use crate::tls::{Age, Certificate, Staple, date};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The certificates of one compilation, by `namespace/secret`.
 #[derive(Debug, Clone, Default)]
-pub struct Certificates(BTreeMap<String, Known>);
+pub struct Certificates {
+    known: BTreeMap<String, Known>,
+    moment: Option<i64>,
+}
 
 /// A Secret with what it means.
 #[derive(Debug, Clone)]
 struct Known {
     secret: Arc<Secret>,
-    /// Its certificate, or an earlier one while it is broken.
-    certificate: Option<Arc<Certificate>>,
+    holds: Result<Held, String>,
+    /// What is served: its certificate, or an earlier one that is better.
+    served: Option<Arc<Certificate>>,
     fault: Option<String>,
 }
 
+/// What a Secret holds.
+#[derive(Debug, Clone)]
+struct Held {
+    certificate: Arc<Certificate>,
+    /// The same with the word of its authority, if there is one, and until when that holds.
+    stapled: Option<(Arc<Certificate>, Option<i64>)>,
+    /// Why the word of the authority that is there cannot be used.
+    no_staple: Option<String>,
+}
+
 impl Certificates {
+    /// The same, to judge by at this moment, in seconds since 1970. Without a moment every certificate is as good
+    /// as its dates.
+    #[must_use]
+    pub fn at(self, moment: i64) -> Self {
+        Self { moment: Some(moment), ..self }
+    }
+
+    /// When one of them has to be judged anew: it becomes valid, or it expires. In seconds since 1970.
+    pub fn next_change(&self) -> Option<i64> {
+        let now = self.moment?;
+        let held = self.known.values().filter_map(|known| known.holds.as_ref().ok());
+        let dates = held.flat_map(|held| {
+            let (from, until) = held.certificate.validity;
+            let staple = held.stapled.as_ref().and_then(|(_, until)| *until);
+            [Some(from), Some(until.saturating_add(1)), staple.map(|until| until.saturating_add(1))]
+        });
+        dates.flatten().filter(|date| *date > now).min()
+    }
+
     /// All certificates that listeners use, sorted by the name of their Secret.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Certificate>> {
-        self.0.values().filter_map(|known| known.certificate.as_ref())
+        self.known.values().filter_map(|known| known.served.as_ref())
     }
 }
+
+impl Held {
+    fn read(name: &str, secret: &Secret) -> Result<Self, String> {
+        let value = |key| secret.get(key).ok_or_else(|| format!("it has no `{key}`"));
+        let (chain, key) = (value("tls.crt")?.reveal(), value("tls.key")?.reveal());
+        let certificate = Certificate::from_pem(name, chain, key).map_err(|error| error.to_string())?;
+        let certificate = Arc::new(certificate);
+        let staple = secret.get(STAPLE).filter(|staple| !staple.reveal().is_empty());
+        let staple = staple.map(|der| Staple::from_der(der.reveal(), &certificate.serial));
+        let (stapled, no_staple) = match staple {
+            None => (None, None),
+            Some(Ok(staple)) => (Some((Arc::new(certificate.stapled(&staple)), staple.next_update)), None),
+            Some(Err(fault)) => (None, Some(format!("its `{STAPLE}` is not stapled: {fault}"))),
+        };
+        Ok(Self { certificate, stapled, no_staple })
+    }
+
+    /// What is served of it at a moment, and what is wrong with it.
+    fn at(&self, now: Option<i64>, before: Option<&Arc<Certificate>>) -> (Arc<Certificate>, Option<String>) {
+        let age = |certificate: &Certificate| now.map_or(Age::Valid, |now| certificate.age(now));
+        let fault = match age(&self.certificate) {
+            Age::Valid => return self.valid_at(now),
+            Age::Expired => "has expired",
+            Age::NotYetValid => "is not valid yet",
+        };
+        let fault = format!("the certificate {} {fault}", self.certificate.words());
+        let is_other = |before: &&Arc<Certificate>| before.key.cert != self.certificate.key.cert;
+        match before.filter(is_other).filter(|before| age(before) == Age::Valid) {
+            Some(before) => (before.clone(), Some(format!("{fault}{KEPT}"))),
+            None => {
+                let fault = format!("{fault}; it is served all the same, because there is no better one");
+                (self.certificate.clone(), Some(fault))
+            }
+        }
+    }
+
+    fn valid_at(&self, now: Option<i64>) -> (Arc<Certificate>, Option<String>) {
+        match &self.stapled {
+            Some((stapled, until)) if until.zip(now).is_none_or(|(until, now)| now <= until) => {
+                (stapled.clone(), None)
+            }
+            Some((_, until)) => {
+                let until = date(until.unwrap_or_default());
+                let fault = format!("its `{STAPLE}` is not stapled any more: it was good until {until}");
+                (self.certificate.clone(), Some(fault))
+            }
+            None => (self.certificate.clone(), self.no_staple.clone()),
+        }
+    }
+}
+
+/// The key of a Secret under which Envoy Gateway finds the OCSP response to staple too.
+const STAPLE: &str = "tls.ocsp-staple";
+const KEPT: &str = "; its last good certificate is still served";
 
 /// Reads Secrets for listeners.
 pub(super) struct Reader<'s> {
@@ -70,6 +158,10 @@ impl Reader<'_> {
                 refuse(format!("spec.listeners[{place}].tls.certificateRefs[{i}]"), fault);
             }
         }
+        if let Some(fault) = not_for(listener, &certificates) {
+            let field = format!("spec.listeners[{place}].tls.certificateRefs");
+            owner.note(findings, Severity::Warning, field, &fault);
+        }
         (certificates, verdict)
     }
 
@@ -101,39 +193,55 @@ impl Reader<'_> {
             let message = format!("there is no {}; {there}", called(kind, namespace, name));
             return (None, Some(Fault::new("InvalidCertificateRef", message)));
         };
-        let Known { certificate, fault, .. } = self.known(entry);
-        let kept = if certificate.is_some() { "; its last good certificate is still served" } else { "" };
+        let Known { served, fault, .. } = self.known(entry);
         let fault = fault.as_ref().map(|fault| {
-            let message = format!("{}: {fault}{kept}", called(kind, namespace, name));
+            let message = format!("{}: {fault}", called(kind, namespace, name));
             Fault::new("InvalidCertificateRef", message)
         });
-        (certificate.clone(), fault)
+        (served.clone(), fault)
     }
 
     /// What a Secret means, read once and only when it changed.
     fn known(&mut self, entry: &Entry<Secret>) -> &Known {
         let secret = &entry.object;
         let name = format!("{}/{}", secret.metadata.namespace, secret.metadata.name);
-        let before = self.before.0.get(&name);
-        self.now.0.entry(name).or_insert_with_key(|name| match before {
-            Some(known) if Arc::ptr_eq(&known.secret, secret) || known.secret.same_content(secret) => {
-                known.clone()
-            }
-            _ => {
-                let (certificate, fault) = match certificate(name, secret) {
-                    Ok(certificate) => (Some(Arc::new(certificate)), None),
-                    Err(fault) => (before.and_then(|known| known.certificate.clone()), Some(fault)),
-                };
-                Known { secret: secret.clone(), certificate, fault }
-            }
+        let before = self.before.known.get(&name);
+        let moment = self.before.moment;
+        self.now.moment = moment;
+        self.now.known.entry(name).or_insert_with_key(|name| {
+            let holds = match before {
+                Some(known) if Arc::ptr_eq(&known.secret, secret) || known.secret.same_content(secret) => {
+                    known.holds.clone()
+                }
+                _ => Held::read(name, secret),
+            };
+            let before = before.and_then(|known| known.served.as_ref());
+            let (served, fault) = match &holds {
+                Ok(held) => {
+                    let (served, fault) = held.at(moment, before);
+                    (Some(served), fault)
+                }
+                Err(fault) if before.is_some() => (before.cloned(), Some(format!("{fault}{KEPT}"))),
+                Err(fault) => (None, Some(fault.clone())),
+            };
+            Known { secret: secret.clone(), holds, served, fault }
         })
     }
 }
 
-fn certificate(name: &str, secret: &Secret) -> Result<Certificate, String> {
-    let value = |key| secret.get(key).ok_or_else(|| format!("it has no `{key}`"));
-    Certificate::from_pem(name, value("tls.crt")?.reveal(), value("tls.key")?.reveal())
-        .map_err(|error| error.to_string())
+/// What is wrong when no client accepts any of a listener's certificates for its names.
+fn not_for(listener: &Listener, certificates: &[Arc<Certificate>]) -> Option<Fault> {
+    let hostname = listener.hostname.as_deref().filter(|hostname| !hostname.is_empty())?;
+    if certificates.is_empty() || certificates.iter().any(|certificate| certificate.covers(hostname)) {
+        return None;
+    }
+    let each =
+        certificates.iter().map(|certificate| format!("{} is {}", certificate.name, certificate.words()));
+    let message = format!(
+        "clients that ask for `{hostname}` will refuse the certificate: {}",
+        each.collect::<Vec<_>>().join("; ")
+    );
+    Some(Fault::new("HostnameMismatch", message))
 }
 
 #[cfg(test)]
@@ -141,6 +249,7 @@ mod tests {
     use crate::compile::{Binding, Certificates, Compiled, compile_after};
     use crate::resource::{Entry, Object, Place, Snapshot};
     use crate::routing::GatewayId;
+    use crate::tls::TlsOptions;
     use std::sync::Arc;
 
     fn object(yaml: &str) -> Object {
@@ -173,7 +282,13 @@ mod tests {
         let objects = [Some(gateway), secret].into_iter().flatten().map(|object| (object, None::<Place>));
         let snapshot = Snapshot::new(objects, Vec::new());
         let (id, name) = (GatewayId(0), "g".to_owned());
-        let bindings = [Binding { id, name: name.clone(), namespace: "default".to_owned(), object: name }];
+        let bindings = [Binding {
+            id,
+            name: name.clone(),
+            namespace: "default".to_owned(),
+            object: name,
+            tls: TlsOptions::default(),
+        }];
         compile_after(&snapshot, &bindings, before)
     }
 

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::resource::ParentRef;
 use crate::routing::{GatewayId, Page, dump, socket_name};
-use crate::tls::{Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode};
+use crate::tls::{
+    Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode, TlsOptions, TlsVersion,
+};
 use crate::upstream::{Address, BackendSpec, ClusterSpec, EndpointsSpec, Protocol, Roots, TlsSpec};
 
 impl Compiled {
@@ -108,7 +110,7 @@ fn dump_socket(name: &str, spec: &SocketSpec, page: &mut Page) {
 }
 
 fn termination_words(termination: &Termination) -> String {
-    let Termination { certificates, clients, carried } = termination;
+    let Termination { certificates, clients, options, carried } = termination;
     if certificates.is_empty() {
         return "no certificate".to_owned();
     }
@@ -122,7 +124,40 @@ fn termination_words(termination: &Termination) -> String {
         let told = if told.is_some() { ", of which backends are told" } else { "" };
         format!(", asks for certificates of {} authorities{mode}{told}", authorities.len())
     });
-    format!("terminates with {}{bytes}{}", names.join(", "), clients.unwrap_or_default())
+    let options = options_words(options);
+    format!("terminates with {}{bytes}{}{options}", names.join(", "), clients.unwrap_or_default())
+}
+
+/// What differs from the defaults. Who sends no server name is a matter of the whole gateway.
+fn options_words(options: &TlsOptions) -> String {
+    let TlsOptions {
+        min_version,
+        max_version,
+        cipher_suites,
+        curves,
+        alpn,
+        require_server_name: _,
+        default_server_name: _,
+    } = options;
+    let usual = TlsOptions::everywhere();
+    let version = |bound: &str, version: TlsVersion| match version {
+        TlsVersion::Tls12 => format!(", {bound} TLS 1.2"),
+        TlsVersion::Tls13 => format!(", {bound} TLS 1.3"),
+    };
+    let words = [
+        min_version.filter(|_| *min_version != usual.min_version).map(|v| version("from", v)),
+        max_version.filter(|_| *max_version != usual.max_version).map(|v| version("up to", v)),
+        cipher_suites
+            .as_ref()
+            .filter(|_| *cipher_suites != usual.cipher_suites)
+            .map(|suites| format!(", {} cipher suites", suites.len())),
+        curves
+            .as_ref()
+            .filter(|_| *curves != usual.curves)
+            .map(|curves| format!(", {} curves", curves.len())),
+        alpn.as_ref().filter(|_| *alpn != usual.alpn).map(|ids| format!(", ALPN {}", ids.join(" "))),
+    ];
+    words.into_iter().flatten().collect()
 }
 
 fn dump_gateway(report: &GatewayReport, page: &mut Page) {

@@ -6,7 +6,7 @@ use super::trust::authorities;
 use crate::resource::{
     ClientValidation as Written, Entry, FrontendTlsConfig, Gateway, Listener, ObjectReference, Snapshot,
 };
-use crate::tls::{CertificateDetails, ClientMode, ClientValidation};
+use crate::tls::{CertificateDetails, ClientMode, ClientValidation, TlsOptions};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ pub(super) struct Frontend {
     default: Option<Asked>,
     /// `None` asks nothing, whatever the default does.
     per_port: BTreeMap<u16, Option<Asked>>,
+    /// What is agreed on in handshakes, where a listener says nothing else.
+    pub options: TlsOptions,
 }
 
 /// What is asked of clients, and what is wrong with it.
@@ -43,9 +45,15 @@ impl Asked {
 
 impl Frontend {
     /// Reads what a Gateway asks for, and notes what is wrong with it.
-    pub fn read(snapshot: &Snapshot, entry: &Entry<Gateway>, findings: &mut Findings) -> Self {
+    pub fn read(
+        snapshot: &Snapshot,
+        entry: &Entry<Gateway>,
+        options: &TlsOptions,
+        findings: &mut Findings,
+    ) -> Self {
+        let options = options.clone();
         let written = entry.object.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
-        let Some(written) = written else { return Self::default() };
+        let Some(written) = written else { return Self { options, ..Self::default() } };
         let mut read = |field: &str, config: &FrontendTlsConfig| {
             let validation = config.validation.as_ref()?;
             Some(asked(
@@ -60,7 +68,7 @@ impl Frontend {
         let per_port = written.per_port.iter().enumerate();
         let per_port =
             per_port.map(|(i, of)| (of.port, read(&format!("perPort[{i}].tls"), &of.tls))).collect();
-        Self { default, per_port }
+        Self { default, per_port, options }
     }
 
     /// What is asked of the clients of a listener; those of other protocols than HTTPS are asked nothing.

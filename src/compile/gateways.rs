@@ -4,14 +4,15 @@ use super::Binding;
 use super::certificates::Reader;
 use super::conflicts::Conflicts;
 use super::findings::{Fault, Findings, listed, nearest};
-use super::frontend::{self, Frontend};
+use super::frontend::Frontend;
 use super::listener_sets::{self, AttachedSet};
 use super::owner::Owner;
 use super::report::Verdict;
+use super::tls_options;
 use crate::host::{HostIndex, HostPattern};
 use crate::resource::{Diagnostic, Entry, GATEWAY_GROUP, Gateway, Listener, ObjectRef, Severity, Snapshot};
 use crate::routing::PathIndex;
-use crate::tls::{Certificate, ClientValidation};
+use crate::tls::{Certificate, ClientValidation, TlsOptions};
 use crate::upstream::ClientCertificate;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(super) struct Listening<'s> {
     pub certificates: Vec<Arc<Certificate>>,
     /// What is asked of clients.
     pub clients: Option<ClientValidation>,
+    /// What is agreed on with them in handshakes.
+    pub options: TlsOptions,
     /// Accepted routes.
     pub attached: u32,
     pub grpc: bool,
@@ -118,7 +121,7 @@ pub(super) fn bind<'s>(
             Some(entry) => {
                 note_not_served(entry, findings);
                 let (identity, resolved_refs) = identity(entry, certificates, findings);
-                let frontend = Frontend::read(snapshot, entry, findings);
+                let frontend = Frontend::read(snapshot, entry, &binding.tls, findings);
                 let insecure_frontend = frontend.is_insecure();
                 let (listeners, sets) = listeners(snapshot, entry, &frontend, certificates, findings);
                 bound.push(Bound {
@@ -275,9 +278,8 @@ impl<'s> Judge<'_, '_, 's> {
 
     fn note_options(&mut self) {
         let tls = self.owner.listeners().iter().filter_map(|listener| listener.tls.as_ref());
-        if tls.flat_map(|tls| tls.options.iter()).any(|(name, _)| name != frontend::TELL) {
-            let message = format!("under `tls.options` only {} is known; others are ignored", frontend::TELL);
-            let fault = Fault::new("UnsupportedValue", message);
+        if tls.flat_map(|tls| tls.options.iter()).any(|(name, _)| !tls_options::KNOWN.contains(&name)) {
+            let fault = tls_options::unknown();
             self.owner.note(self.findings, Severity::Warning, "spec.listeners", &fault);
         }
     }
@@ -310,6 +312,9 @@ impl<'s> Judge<'_, '_, 's> {
             }
         }
         let clients = self.clients(&mut acceptance, written, &mut resolved_refs);
+        let options = tls_options::read(written, &self.frontend.options)
+            .map_err(|fault| self.refuse(&mut acceptance, ".tls.options", &fault))
+            .unwrap_or_default();
         Listening {
             owner: self.owner,
             written,
@@ -323,6 +328,7 @@ impl<'s> Judge<'_, '_, 's> {
             },
             certificates,
             clients,
+            options,
             attached: 0,
             grpc: false,
             hosts: HostIndex::default(),

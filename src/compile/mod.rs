@@ -33,6 +33,7 @@ mod routes;
 mod rules;
 mod sessions;
 mod table;
+mod tls_options;
 mod trust;
 
 pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
@@ -45,7 +46,7 @@ pub use report::{
 
 use crate::resource::Snapshot;
 use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable, StreamListener, Transport};
-use crate::tls::{Carried, Termination, TlsListener, TlsMode};
+use crate::tls::{Carried, Termination, TlsListener, TlsMode, TlsOptions};
 use crate::upstream::{ClientCertificate, ClusterSpec, EndpointsKey, EndpointsSpec};
 use backends::{Identities, Resolver};
 use findings::Findings;
@@ -64,6 +65,8 @@ pub struct Binding {
     /// The Gateway object that it serves.
     pub namespace: String,
     pub object: String,
+    /// What is agreed on in its TLS handshakes, where a listener says nothing else.
+    pub tls: TlsOptions,
 }
 
 /// What a snapshot means.
@@ -210,6 +213,7 @@ fn tls_mode(listening: &Listening<'_>) -> TlsMode {
     TlsMode::Terminate(Termination {
         certificates: listening.certificates.clone(),
         clients: listening.clients.clone(),
+        options: listening.options.clone(),
         carried: if listening.speaks_http() { Carried::Http } else { Carried::Bytes },
     })
 }

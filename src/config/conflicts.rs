@@ -1,7 +1,7 @@
 //! What is wrong between values that are right alone: two gateways on one socket, a public admin address.
 
 use super::fault::{Fault, Text};
-use super::{Config, Gateway, KubernetesSource, Limits, ProxyProtocol};
+use super::{Config, Gateway, KubernetesSource, Limits, ProxyProtocol, SessionTickets};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -21,6 +21,8 @@ pub fn find(text: &Text<'_>, config: &Config) -> Vec<Fault> {
     let mapped = mapped.flat_map(|(name, gateway)| gateway.ports.0.keys().map(|port| (name.as_str(), *port)));
     faults.extend(shared_sockets(text, config, &mapped.collect::<Vec<_>>()));
     faults.extend(of_certificates(text, config));
+    faults.extend(of_tls(text, config));
+    faults.extend(of_session_tickets(text, &config.session_tickets));
     if !config.admin.address.ip().is_loopback() && !config.admin.allow_public {
         let message = format!("{} is reachable from outside this machine", config.admin.address);
         let hint = "bind 127.0.0.1, or say so twice: add allow_public = true to [admin]";
@@ -84,7 +86,7 @@ pub fn missing_paths(text: &Text<'_>, config: &Config) -> Vec<Fault> {
 }
 
 fn of_gateway(text: &Text<'_>, name: &str, gateway: &Gateway) -> Vec<Fault> {
-    let Gateway { object: _, bind, ports, trusted_proxies, trusted_hops, proxy_protocol } = gateway;
+    let Gateway { object: _, bind, ports, trusted_proxies, trusted_hops, proxy_protocol, tls: _ } = gateway;
     let mut faults = Vec::new();
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || !name.bytes().all(plain) {
@@ -195,6 +197,56 @@ fn of_certificates(text: &Text<'_>, config: &Config) -> Vec<Fault> {
             let hint = "give each its own name; a listener may refer to several";
             faults.push(fault(text, &["certificates", name, "secret"], message, hint));
         }
+    }
+    faults
+}
+
+/// Settings that let no handshake succeed, of all gateways and of each.
+fn of_tls(text: &Text<'_>, config: &Config) -> Vec<Fault> {
+    const HINT: &str = "see `trigate schema`; what is left out has a default";
+    let gateways = config.gateways.iter();
+    let of_gateways = gateways.map(|(name, gateway)| {
+        (vec!["gateways", name.as_str(), "tls"], gateway.tls.clone().within(&config.tls))
+    });
+    let all = std::iter::once((vec!["tls"], config.tls.clone())).chain(of_gateways);
+    let mut faults: Vec<Fault> = Vec::new();
+    for (mut path, options) in all {
+        let not_http = options.not_http().map(|id| {
+            (
+                "alpn",
+                format!(
+                    "`{id}` is not spoken; there are h2 and http/1.1, and others by a listener's options"
+                ),
+            )
+        });
+        let Some((key, message)) = options.contradiction().or(not_http) else { continue };
+        path.push(key);
+        let found = fault(text, &path, message, HINT);
+        // What is wrong for all gateways is told once.
+        if !faults.iter().any(|other| other.message == found.message) {
+            faults.push(found);
+        }
+    }
+    faults
+}
+
+fn of_session_tickets(text: &Text<'_>, tickets: &SessionTickets) -> Vec<Fault> {
+    // RFC 8446 4.6.1: no ticket is good for more than seven days. One is good for up to twice its lifetime.
+    const MOST: Duration = Duration::from_secs(84 * 3600);
+    let SessionTickets { enabled: _, per_handshake, lifetime, secret, file } = tickets;
+    let place = |key| ["session_tickets", key];
+    let mut faults = Vec::new();
+    if *lifetime < Duration::from_secs(1) || *lifetime > MOST {
+        let hint = "1s to 84h; to have no tickets, set enabled = false";
+        faults.push(fault(text, &place("lifetime"), "no ticket can be good for so long", hint));
+    }
+    if *per_handshake == 0 || *per_handshake > 8 {
+        let hint = "1 to 8; to have no tickets, set enabled = false";
+        faults.push(fault(text, &place("per_handshake"), "so many tickets cannot be given", hint));
+    }
+    if secret.is_some() && file.is_some() {
+        let hint = "the keys come from one place; keep one of the two";
+        faults.push(fault(text, &place("file"), "there is a secret and a file", hint));
     }
     faults
 }

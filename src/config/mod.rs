@@ -6,11 +6,13 @@
 mod conflicts;
 mod fault;
 mod kubernetes;
+mod tls;
 mod units;
 
 pub use fault::{ConfigError, Fault};
 pub use kubernetes::TrafficPolicy;
 pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
+pub use tls::{CipherSuite, Curve, SessionTickets, TlsOptions, TlsVersion, named};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -32,6 +34,11 @@ pub struct Config {
     /// Certificates in files, by a name of the user's choice.
     #[serde(default)]
     pub certificates: BTreeMap<String, CertificateFiles>,
+    /// What is agreed on in TLS handshakes, where a gateway says nothing else.
+    #[serde(default = "TlsOptions::everywhere", deserialize_with = "tls::complete")]
+    pub tls: TlsOptions,
+    #[serde(default)]
+    pub session_tickets: SessionTickets,
     #[serde(default)]
     pub runtime: Runtime,
     #[serde(default)]
@@ -114,6 +121,9 @@ pub struct Gateway {
     /// Whether connections from `trusted_proxies` begin with a PROXY protocol header, version 1 or 2.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
+    /// What is agreed on in the TLS handshakes of this gateway; the rest is as in `[tls]`.
+    #[serde(default)]
+    pub tls: TlsOptions,
 }
 
 impl Gateway {
@@ -383,7 +393,8 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new(""));
         let certificates =
             config.certificates.values_mut().flat_map(|files| [&mut files.chain, &mut files.key]);
-        for path in config.source.files.paths.iter_mut().chain(certificates) {
+        let paths = config.source.files.paths.iter_mut().chain(certificates);
+        for path in paths.chain(&mut config.session_tickets.file) {
             // `join` keeps a path that is absolute.
             *path = folder.join(&*path);
         }

@@ -16,8 +16,8 @@ pub use sockets::Opened;
 
 use crate::bindings::{Bindings, Served};
 use crate::compile::{
-    Binding, Certificates, Compiled, GatewayReport, PolicyReport, RouteReport, Severity, SocketSpec,
-    compile_after, endpoints,
+    Binding, Certificates, Compiled, Diagnostic, GatewayReport, PolicyReport, RouteReport, Severity,
+    SocketSpec, compile_after, endpoints,
 };
 use crate::config::{Config, ConfigError};
 use crate::listener::Workers;
@@ -27,20 +27,24 @@ use crate::routing::{SocketId, Transport};
 use crate::source::{Change, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
 use crate::telemetry::{Carrier, Registry, Revised};
-use crate::tls::{Carried, Certificate, Termination, TlsListener, TlsMode, TlsShared, TlsSocket};
+use crate::tls::{
+    Carried, Certificate, Termination, TicketKeys, TlsListener, TlsMode, TlsOptions, TlsShared, TlsSocket,
+};
 use crate::upstream::{Clusters, EndpointsKey};
 use sockets::{Sockets, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 use told::Told;
 use tracing::{error, info};
 
 /// How often a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often the dates of certificates are looked at in any case: clocks are set, and machines sleep.
+const LOOK: Duration = Duration::from_secs(3600);
 
 /// What changes the configuration that serves.
 pub struct Control {
@@ -55,6 +59,8 @@ pub struct Control {
     clusters: Clusters,
     tls: TlsShared,
     certificates: Certificates,
+    /// The last one, to compile again when time alone changes what it means.
+    snapshot: Snapshot,
     sockets: Sockets,
     /// The endpoint sets of the revision that is live.
     endpoints: BTreeSet<EndpointsKey>,
@@ -81,12 +87,14 @@ impl Control {
             records: Records::default(),
             publisher: Publisher::default(),
             sockets: Sockets::new(workers),
+            tls: TlsShared::new(&config.session_tickets)?,
             config,
             live,
             registry,
             clusters,
-            tls: TlsShared::new()?,
+
             certificates: Certificates::default(),
+            snapshot: Snapshot::default(),
             endpoints: BTreeSet::new(),
             told: Told::default(),
             number: 0,
@@ -98,6 +106,11 @@ impl Control {
         self.records = records;
         self.publisher = publisher;
         self
+    }
+
+    /// The keys of all session tickets, for whoever shares them with other replicas.
+    pub fn ticket_keys(&self) -> &Arc<TicketKeys> {
+        self.tls.ticket_keys()
     }
 
     /// Serves the first snapshot.
@@ -129,16 +142,30 @@ impl Control {
     /// Serves every later snapshot.
     pub async fn run(mut self, mut source: Source) -> Infallible {
         loop {
-            let change = match self.sockets.are_open() {
-                true => Some(source.changed().await),
-                false => timeout(RETRY, source.changed()).await.ok(),
-            };
+            let change = timeout(self.patience(), source.changed()).await.ok();
             // Compiling takes its time; the other tasks of this runtime go on meanwhile.
             tokio::task::block_in_place(|| match change {
-                Some(Change { snapshot, endpoints_only: true }) => self.follow_endpoints(&snapshot),
+                Some(Change { snapshot, endpoints_only: true }) => self.follow_endpoints(snapshot),
                 Some(Change { snapshot, endpoints_only: false }) => self.follow(snapshot),
-                None => self.retry(),
+                None => self.look_again(),
             });
+        }
+    }
+
+    /// How long to wait for a change before something has to be looked at again.
+    fn patience(&self) -> Duration {
+        let patience = if self.sockets.are_open() { LOOK } else { RETRY };
+        let until_dates = self.certificates.next_change().map(|date| date.saturating_sub(unix_time()));
+        let until_dates = until_dates.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+        patience.min(until_dates.unwrap_or(LOOK))
+    }
+
+    /// Time alone changed something: a certificate became valid or expired, or a port may be free now.
+    fn look_again(&mut self) {
+        if self.certificates.next_change().is_some_and(|date| date <= unix_time()) {
+            self.follow(self.snapshot.clone());
+        } else if !self.sockets.are_open() {
+            self.retry();
         }
     }
 
@@ -152,8 +179,9 @@ impl Control {
     }
 
     /// Endpoints come and go far more often than routes do, and need no new revision.
-    fn follow_endpoints(&mut self, snapshot: &Snapshot) {
-        self.clusters.update_endpoints(endpoints(snapshot, &self.endpoints));
+    fn follow_endpoints(&mut self, snapshot: Snapshot) {
+        self.clusters.update_endpoints(endpoints(&snapshot, &self.endpoints));
+        self.snapshot = snapshot;
     }
 
     /// Tries again to open what could not be opened.
@@ -173,9 +201,10 @@ impl Control {
         failed
     }
 
-    fn publish(&self, snapshot: Snapshot, reports: Reports, failed: &[(SocketId, io::Error)]) {
+    fn publish(&mut self, snapshot: Snapshot, reports: Reports, failed: &[(SocketId, io::Error)]) {
         let (served, sockets) = (self.served.clone(), self.sockets.outcome(failed));
         let Reports { gateways, routes, policies } = reports;
+        self.snapshot = snapshot.clone();
         self.publisher.publish(Publication { snapshot, served, gateways, routes, policies, sockets });
     }
 
@@ -195,7 +224,9 @@ impl Control {
             self.sockets.know(served.binding.id, || gateway_of(&self.config, &served.binding));
         }
         let bindings: Vec<Binding> = self.served.iter().map(|served| served.binding.clone()).collect();
-        let mut compiled = compile_after(snapshot, &bindings, &self.certificates);
+        let before = std::mem::take(&mut self.certificates).at(unix_time());
+        let mut compiled = compile_after(snapshot, &bindings, &before);
+        compiled.diagnostics.extend(self.share_ticket_keys(snapshot));
         if self.config.source.kubernetes.is_some() {
             // In a cluster, a Gateway that is not ours is somebody else's.
             compiled.diagnostics.retain(|diagnostic| diagnostic.reason != "NotBound");
@@ -226,7 +257,8 @@ impl Control {
         for (id, spec) in sockets {
             let Some(socket) = self.wanted(id) else { continue };
             if let SocketSpec::Tls(listeners) = &spec {
-                tls.push((id, Arc::new(TlsSocket::build(listeners, &self.tls))));
+                let socket = TlsSocket::build(listeners, &self.tls);
+                tls.push((id, Arc::new(socket.with_options(&self.tls_options(id)))));
             }
             wanted.insert(id, speaking(socket, &spec));
         }
@@ -247,6 +279,38 @@ impl Control {
         Reports { gateways, routes, policies }
     }
 
+    /// Shares the keys of session tickets with the other replicas, by the Secret that the configuration names.
+    fn share_ticket_keys(&self, snapshot: &Snapshot) -> Option<Diagnostic> {
+        let name = self.config.session_tickets.secret.as_ref()?;
+        let entry = snapshot.secrets.get(&name.namespace, &name.name);
+        let keys = entry.and_then(|entry| entry.object.get("keys"));
+        let fault = match keys.map(|keys| self.tls.ticket_keys().share(keys.reveal())) {
+            Some(Ok(_)) => return None,
+            Some(Err(error)) => format!("its `keys`: {error}"),
+            None if entry.is_some() => "it has no `keys`".to_owned(),
+            None => "it does not exist".to_owned(),
+        };
+        let message = format!("{fault}; session tickets are not shared with other replicas by it");
+        Some(Diagnostic {
+            severity: Severity::Error,
+            object: ObjectRef {
+                kind: "Secret".to_owned(),
+                namespace: name.namespace.clone(),
+                name: name.name.clone(),
+            },
+            place: entry.and_then(|entry| entry.place.clone()),
+            field: String::new(),
+            reason: "NoTicketKeys",
+            message,
+        })
+    }
+
+    /// What is agreed on in the handshakes of the gateway that a socket is of.
+    fn tls_options(&self, id: SocketId) -> TlsOptions {
+        let served = self.served.iter().find(|served| served.binding.id == id.gateway);
+        served.map(|served| served.binding.tls.clone()).unwrap_or_default()
+    }
+
     /// A socket of which nothing is known but where it is; `None` for a Gateway that has no place to listen.
     fn wanted(&mut self, id: SocketId) -> Option<Wanted> {
         let served = self.served.iter().find(|served| served.binding.id == id.gateway)?;
@@ -256,6 +320,12 @@ impl Control {
         let wanted = Wanted { addresses, proxy_protocol, ..Wanted::default() };
         (!wanted.addresses.is_empty()).then_some(wanted)
     }
+}
+
+/// Seconds since 1970.
+fn unix_time() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What became of the objects of a snapshot.

@@ -51,6 +51,8 @@ enum Unserved {
     TimedOut,
     #[error("the connection was gone: {0}")]
     Gone(io::Error),
+    #[error("the client's certificate has expired since its session began")]
+    ClientExpired,
     #[error("no route is for the connection, or it leads nowhere")]
     NoRoute,
 }
@@ -183,6 +185,12 @@ where
         let stream = greeted.handshake(config).await?;
         let (_, session) = stream.get_ref();
         self.count_handshake(session);
+        if let Some(clients) = &clients
+            && session.handshake_kind() == Some(HandshakeKind::Resumed)
+            && !clients.still_admits(session.peer_certificates())
+        {
+            return Err(Unserved::ClientExpired);
+        }
         connection.server_name = Some(server_name);
         connection.http2 = session.alpn_protocol() == Some(b"h2");
         connection.client_certificate = client_certificate(clients.as_deref(), session.peer_certificates());
@@ -224,6 +232,7 @@ where
                 Some(rustls::Error::InvalidCertificate(_)) => stats.ssl_fail_verify_error.inc(),
                 _ => stats.ssl_connection_error.inc(),
             },
+            Unserved::ClientExpired => stats.ssl_fail_verify_error.inc(),
             Unserved::Header(_) => stats.listener_filter_error.inc(),
             Unserved::Gone(_) | Unserved::NoRoute => {}
         }

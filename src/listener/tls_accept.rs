@@ -47,7 +47,8 @@ pub async fn greet(stream: Inbound, live: &Live, socket: SocketId) -> Result<Gre
     let carries_bytes = tls.as_ref().is_some_and(|tls| tls.carries_bytes());
     let hello = Hello { stream, left: MAX_HELLO, kept: carries_bytes.then(BytesMut::new) };
     let start = LazyConfigAcceptor::new(Acceptor::default(), hello).await?;
-    let server_name = lower_case(start.client_hello().server_name().unwrap_or_default());
+    let sent = lower_case(start.client_hello().server_name().unwrap_or_default());
+    let server_name = tls.as_ref().map_or_else(|| sent.clone(), |tls| tls.asked(sent.clone()));
     let StartHandshake { accepted, io: mut hello, .. } = start;
     let chosen =
         tls.as_ref().ok_or(Refusal::UnknownName).and_then(|tls: &Arc<TlsSocket>| tls.choose(&server_name));

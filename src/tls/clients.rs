@@ -74,6 +74,14 @@ impl Clients {
         self.verify(leaf, intermediates, UnixTime::now()).is_ok()
     }
 
+    /// Whether a client that resumes a session would still be let in: its certificate was verified when the session
+    /// began, and may have expired since. Other authorities have other sessions.
+    pub fn still_admits(&self, chain: Option<&[CertificateDer<'_>]>) -> bool {
+        let now = UnixTime::now();
+        self.validation.mode == ClientMode::InsecureFallback
+            || chain.is_some_and(|chain| chain.iter().all(|certificate| is_current(certificate, now)))
+    }
+
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,

@@ -7,6 +7,7 @@
 //! ```
 
 use super::{Certificate, ClientValidation, Clients, TlsShared};
+use crate::config::TlsOptions;
 use crate::host::{HostIndex, HostPattern};
 use rustls::{AlertDescription, ServerConfig};
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub enum TlsMode {
 impl TlsMode {
     /// The gateway ends TLS with one of these certificates, and HTTP is spoken in it.
     pub fn https(certificates: Vec<Arc<Certificate>>) -> Self {
-        Self::Terminate(Termination { certificates, clients: None, carried: Carried::Http })
+        let options = TlsOptions::default();
+        Self::Terminate(Termination { certificates, clients: None, options, carried: Carried::Http })
     }
 }
 
@@ -41,6 +43,8 @@ pub struct Termination {
     pub certificates: Vec<Arc<Certificate>>,
     /// `None` asks clients for no certificate.
     pub clients: Option<ClientValidation>,
+    /// What is agreed on.
+    pub options: TlsOptions,
     pub carried: Carried,
 }
 
@@ -60,6 +64,18 @@ pub type ServerName = Arc<str>;
 pub struct TlsSocket {
     listeners: HostIndex<Option<TlsEnd>>,
     carries_bytes: bool,
+    nameless: Nameless,
+}
+
+/// What becomes of clients that send no server name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Nameless {
+    /// They get the listener that is for every name, if there is one.
+    #[default]
+    AnyListener,
+    Refused,
+    /// They are taken to ask for this name.
+    Named(ServerName),
 }
 
 /// What becomes of a handshake for a listener.
@@ -92,7 +108,7 @@ impl TlsSocket {
         for TlsListener { hostname, mode } in listeners {
             let end = match mode {
                 TlsMode::Terminate(termination) if termination.certificates.is_empty() => None,
-                TlsMode::Terminate(termination) => Some(shared.end(termination)),
+                TlsMode::Terminate(termination) => shared.end(termination),
                 TlsMode::Passthrough => Some(TlsEnd::Backend),
             };
             carries_bytes |= match mode {
@@ -102,7 +118,26 @@ impl TlsSocket {
             index.entry(hostname, || end);
         }
         shared.forget_unused();
-        Self { listeners: index, carries_bytes }
+        Self { listeners: index, carries_bytes, nameless: Nameless::AnyListener }
+    }
+
+    /// The same, with clients that send no server name treated as the gateway's options say.
+    #[must_use]
+    pub fn with_options(mut self, options: &TlsOptions) -> Self {
+        self.nameless = match &options.default_server_name {
+            _ if options.require_server_name == Some(true) => Nameless::Refused,
+            Some(name) => Nameless::Named(name.to_ascii_lowercase().into()),
+            None => Nameless::AnyListener,
+        };
+        self
+    }
+
+    /// The name that a client is taken to ask for who asks for this one (lower case; empty when it sent none).
+    pub fn asked(&self, sent: ServerName) -> ServerName {
+        match &self.nameless {
+            Nameless::Named(name) if sent.is_empty() => name.clone(),
+            _ => sent,
+        }
     }
 
     /// How the most specific listener for this name (lower case; empty when the client sent none) ends TLS.
@@ -110,6 +145,9 @@ impl TlsSocket {
     /// # Errors
     /// The handshake has to fail, with the [`Refusal`]'s alert or without a word.
     pub fn choose(&self, server_name: &str) -> Result<&TlsEnd, Refusal> {
+        if server_name.is_empty() && self.nameless == Nameless::Refused {
+            return Err(Refusal::UnknownName);
+        }
         self.listeners.best(server_name).ok_or(Refusal::UnknownName)?.as_ref().ok_or(Refusal::NoCertificate)
     }
 
@@ -133,6 +171,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SessionTickets;
     use crate::tls::ClientMode;
 
     fn listener(hostname: &str, certificates: &[&Arc<Certificate>]) -> TlsListener {
@@ -160,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_listener_answers_and_an_unknown_name_is_refused() {
-        let shared = TlsShared::new().unwrap();
+        let shared = TlsShared::new(&SessionTickets::default()).unwrap();
         let (one, two) = (certificate("a.test"), certificate("*.test"));
         let listeners = [listener("a.test", &[&one]), listener("*.test", &[&two]), listener("b.test", &[])];
         let socket = TlsSocket::build(&listeners, &shared);
@@ -175,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_listener_without_hostname_answers_every_name_and_none() {
-        let shared = TlsShared::new().unwrap();
+        let shared = TlsShared::new(&SessionTickets::default()).unwrap();
         let socket = TlsSocket::build(&[listener("*", &[&certificate("a.test")])], &shared);
         assert!(socket.choose("").is_ok());
         assert!(socket.choose("z.example").is_ok());
@@ -183,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_rebuild_keeps_the_configuration_of_listeners_whose_certificates_stay() {
-        let shared = TlsShared::new().unwrap();
+        let shared = TlsShared::new(&SessionTickets::default()).unwrap();
         let (one, two) = (certificate("a.test"), certificate("b.test"));
         let before = TlsSocket::build(&[listener("a.test", &[&one]), listener("b.test", &[&two])], &shared);
         // Read again from the same Secret: equal, but not the same allocation.
@@ -197,13 +236,15 @@ mod tests {
 
     #[test]
     fn other_authorities_make_another_configuration_and_the_same_ones_the_same() {
-        let shared = TlsShared::new().unwrap();
+        let shared = TlsShared::new(&SessionTickets::default()).unwrap();
         let (own, authority) = (certificate("a.test"), certificate("clients.test"));
         let listener = |authorities: &[&Arc<Certificate>], carried| {
             let authorities = authorities.iter().map(|one| one.key.cert[0].clone()).collect();
             let clients = ClientValidation { authorities, mode: ClientMode::ValidOnly, told: None };
             let certificates = vec![own.clone()];
-            let mode = TlsMode::Terminate(Termination { certificates, clients: Some(clients), carried });
+            let options = TlsOptions::default();
+            let mode =
+                TlsMode::Terminate(Termination { certificates, clients: Some(clients), options, carried });
             TlsSocket::build(&[TlsListener { hostname: HostPattern::Any, mode }], &shared)
         };
         let first = listener(&[&authority], Carried::Http);

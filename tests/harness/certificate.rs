@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 /// Signs leaf certificates; clients of the tests trust it.
 pub struct Authority {
@@ -36,10 +37,25 @@ impl Authority {
 
     /// A new leaf with a new key and a serial number that no other one has.
     pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_of(Self::params(names))
+    }
+
+    /// The same, valid from one moment until another.
+    pub fn leaf_valid(&self, names: &[&str], from: SystemTime, until: SystemTime) -> Leaf {
+        let mut params = Self::params(names);
+        (params.not_before, params.not_after) = (from.into(), until.into());
+        self.leaf_of(params)
+    }
+
+    fn params(names: &[&str]) -> CertificateParams {
         static SERIAL: AtomicU64 = AtomicU64::new(1000);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("valid names");
         params.serial_number = Some(SerialNumber::from(SERIAL.fetch_add(1, Relaxed)));
+        params
+    }
+
+    fn leaf_of(&self, params: CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
@@ -99,6 +115,15 @@ impl Leaf {
         let mut params = CertificateParams::new(names).expect("valid names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
+    }
+
+    /// One with an RSA key, which nobody signed but itself.
+    pub fn rsa(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
+        let params = CertificateParams::new(names).expect("valid names");
         let certificate = params.self_signed(&key).expect("a certificate");
         Self { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
     }

@@ -12,6 +12,7 @@
 pub mod certificate;
 pub mod client;
 pub mod manifest;
+pub mod openssl;
 pub mod raw;
 pub mod trigate;
 pub mod upstream;

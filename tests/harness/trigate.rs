@@ -119,6 +119,11 @@ impl Builder {
         self.authority.leaf(names)
     }
 
+    /// The authority that the gateway's clients trust.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     pub fn with(mut self, object: impl Into<Value>) -> Self {
         self.objects.push(object.into());
         self

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use trigate::config::{Limits, ProxyProtocol};
+use trigate::config::{Limits, ProxyProtocol, SessionTickets};
 use trigate::host::HostPattern;
 use trigate::listener::{SocketOptions, Workers};
 use trigate::live::{Live, Revision};
@@ -78,7 +78,14 @@ impl Rig {
         .unwrap();
         let options = options(setup);
         let address = workers.open(options.clone()).unwrap()[0];
-        Self { workers, address, options, live, shared: TlsShared::new().unwrap(), served }
+        Self {
+            workers,
+            address,
+            options,
+            live,
+            shared: TlsShared::new(&SessionTickets::default()).unwrap(),
+            served,
+        }
     }
 
     /// Installs a revision with these listeners, each with its certificates.

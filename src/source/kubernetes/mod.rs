@@ -21,7 +21,7 @@ mod references;
 mod store;
 
 use super::Change;
-use crate::config::KubernetesSource;
+use crate::config::{KubernetesSource, ObjectName};
 use crate::resource::Records;
 use discovery::{Installed, discover};
 use fetch::{References, follow_references};
@@ -29,6 +29,7 @@ use follow::{Discovered, News, Outlet, follow};
 use kinds::{Kind, Part, kinds};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use references::Wanted;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Impact, Store};
@@ -90,12 +91,13 @@ pub async fn connect(config: &KubernetesSource) -> anyhow::Result<Client> {
 }
 
 impl Kubernetes {
-    /// Starts to watch. Must be called within a runtime.
-    pub fn start(client: &Client) -> Self {
+    /// Starts to watch, with these Secrets among what is read. Must be called within a runtime.
+    pub fn start(client: &Client, secrets: &[ObjectName]) -> Self {
         let records = Records::default();
         let (sender, news) = mpsc::channel(BACKLOG);
         let (installed, found) = watch::channel(None::<Arc<Installed>>);
-        let (wanted, references) = watch::channel(Arc::new(References::default()));
+        let first = References { version: 0, wanted: secrets.iter().map(Wanted::secret).collect() };
+        let (wanted, references) = watch::channel(Arc::new(first));
         let discovered = Discovered { installed: found, again: Arc::new(Notify::new()) };
         let mut tasks = JoinSet::new();
         tasks.spawn(discover(client.clone(), installed, discovered.again.clone()));

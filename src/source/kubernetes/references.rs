@@ -3,6 +3,7 @@
 //! Found by the form of references and not by the fields of each kind, so that a new policy needs nothing here.
 //! A reference found too many costs one read of an object that exists; one found too few would be a bug.
 
+use crate::config::ObjectName;
 use serde_json::{Map, Value};
 
 /// A Secret or ConfigMap that somebody refers to.
@@ -12,6 +13,14 @@ pub(super) struct Wanted {
     pub kind: &'static str,
     pub namespace: Box<str>,
     pub name: Box<str>,
+}
+
+impl Wanted {
+    /// A Secret that proxy.toml names.
+    pub fn secret(name: &ObjectName) -> Self {
+        let ObjectName { namespace, name } = name;
+        Self { kind: "Secret", namespace: namespace.as_str().into(), name: name.as_str().into() }
+    }
 }
 
 /// Fields whose references name a Secret when they name no kind.

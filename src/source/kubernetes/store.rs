@@ -36,11 +36,13 @@ pub(super) struct Store {
 
 impl Store {
     pub fn new(records: Records, references: watch::Sender<Arc<References>>) -> Self {
+        // What is wanted before any object asks for it is never released.
+        let wanted = references.borrow().wanted.iter().map(|wanted| (wanted.clone(), 1)).collect();
         let by_reference = |kind: &&Kind| matches!(kind.part, Part::Referenced(_));
         Self {
             objects: BTreeMap::new(),
             records,
-            wanted: BTreeMap::new(),
+            wanted,
             references,
             unlisted: kinds().filter(|kind| !by_reference(kind)).map(|kind| (kind.kind, kind.part)).collect(),
             settled: kinds().filter(by_reference).map(|kind| (kind.kind, None)).collect(),

@@ -1,0 +1,124 @@
+//! Sessions that are resumed: by another replica, for as long as a ticket is good, and only by whom they are of.
+
+use crate::HOST;
+use crate::harness::client::{Ask, Client};
+use crate::harness::eventually;
+use crate::harness::manifest::{gateway, https_listener, route, secret, service};
+use crate::harness::trigate::{Builder, Trigate};
+use crate::harness::upstream::Upstream;
+use rustls::{ClientConfig, HandshakeKind};
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+
+const SECRET: &str = "Hn0mTz0aQ7vY0yJ5mE2rYk8pXo3LwQd1";
+
+/// One request over a new connection, and how its handshake went.
+async fn visit(trigate: &Trigate, config: &Arc<ClientConfig>) -> HandshakeKind {
+    let stream = TcpStream::connect(trigate.external.https).await.expect("somebody listens");
+    let name = ServerName::try_from(HOST).expect("a name");
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.expect("a handshake");
+    let kind = stream.get_ref().1.handshake_kind().expect("it is done");
+    // Tickets come with the first bytes of the answer.
+    let mut client = Client::http1_on(stream).await.expect("HTTP/1 is spoken");
+    assert_eq!(client.send(Ask::get(HOST, "/")).await.status, 200);
+    kind
+}
+
+/// A gateway that serves [`HOST`] with this certificate.
+fn replica(builder: Builder, certificate: &Value, upstream: &Upstream) -> Builder {
+    builder
+        .without_gateways()
+        .with(certificate.clone())
+        .with(gateway("external", &[https_listener("https", 443, HOST, "tls")]))
+        .with_all(service("app", &[upstream.address]))
+        .with(route("app").on("external").host(HOST).to("app"))
+}
+
+fn keys(text: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "tickets", "namespace": "network" },
+        "stringData": { "keys": text },
+    })
+}
+
+#[tokio::test]
+async fn a_session_of_one_replica_is_resumed_by_another_that_shares_its_keys() {
+    let upstream = Upstream::echo("app").await;
+    let builders = [Builder::new(), Builder::new(), Builder::new()];
+    let authority = builders[0].leaf(&[HOST]);
+    let certificate = secret("tls", &authority.chain_pem, &authority.key_pem);
+    let [from_secret, from_file, alone] = builders;
+    let from_secret = from_secret.set("session_tickets.secret", "network/tickets").with(keys(SECRET));
+    std::fs::write(from_file.path("tickets.key"), format!("{SECRET}\n")).expect("the folder is ours");
+    let from_file = from_file.set("session_tickets.file", "tickets.key");
+    let one = replica(from_secret, &certificate, &upstream).start().await;
+    let two = replica(from_file, &certificate, &upstream).start().await;
+    let alone = replica(alone, &certificate, &upstream).start().await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(one.authority.client_of_version(version));
+        assert_eq!(visit(&one, &config).await, HandshakeKind::Full, "{version:?}");
+        assert_eq!(visit(&two, &config).await, HandshakeKind::Resumed, "{version:?}");
+        assert_eq!(visit(&one, &config).await, HandshakeKind::Resumed, "{version:?}");
+        assert_eq!(visit(&alone, &config).await, HandshakeKind::Full, "{version:?}");
+    }
+    // New keys: what was given under the old ones is still good, and what is given now is not for who has the old.
+    one.apply(keys("a secret that nobody else has, forty bytes"));
+    let config = Arc::new(one.authority.client_of_version(&rustls::version::TLS13));
+    let taken = || async {
+        visit(&one, &config).await;
+        (visit(&two, &config).await == HandshakeKind::Full).then_some(())
+    };
+    eventually("the new keys", taken).await;
+    assert_eq!(
+        visit(&one, &config).await,
+        HandshakeKind::Resumed,
+        "of the other replica, under the old keys"
+    );
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_used_are_told_and_sessions_are_resumed_all_the_same() {
+    let upstream = Upstream::echo("app").await;
+    let builder = Builder::new().set("session_tickets.secret", "network/tickets").with(keys("short"));
+    let leaf = builder.leaf(&[HOST]);
+    let trigate = replica(builder, &secret("tls", &leaf.chain_pem, &leaf.key_pem), &upstream).start().await;
+    let told = || async { trigate.log().contains("fewer than 32 characters").then_some(()) };
+    eventually("a word on the keys", told).await;
+    let config = Arc::new(trigate.authority.client_of_version(&rustls::version::TLS13));
+    assert_eq!(visit(&trigate, &config).await, HandshakeKind::Full);
+    assert_eq!(visit(&trigate, &config).await, HandshakeKind::Resumed);
+}
+
+#[tokio::test]
+async fn a_ticket_ends_with_the_keys_that_it_is_under() {
+    let upstream = Upstream::echo("app").await;
+    let builder = Builder::new().set("session_tickets.lifetime", "3s");
+    let leaf = builder.leaf(&[HOST]);
+    let trigate = replica(builder, &secret("tls", &leaf.chain_pem, &leaf.key_pem), &upstream).start().await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(trigate.authority.client_of_version(version));
+        assert_eq!(visit(&trigate, &config).await, HandshakeKind::Full, "{version:?}");
+        assert_eq!(visit(&trigate, &config).await, HandshakeKind::Resumed, "{version:?}");
+        sleep(Duration::from_millis(6100)).await;
+        assert_eq!(visit(&trigate, &config).await, HandshakeKind::Full, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_tickets_every_handshake_is_a_whole_one() {
+    let upstream = Upstream::echo("app").await;
+    let builder = Builder::new().set("session_tickets.enabled", false);
+    let leaf = builder.leaf(&[HOST]);
+    let trigate = replica(builder, &secret("tls", &leaf.chain_pem, &leaf.key_pem), &upstream).start().await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(trigate.authority.client_of_version(version));
+        for _ in 0..3 {
+            assert_eq!(visit(&trigate, &config).await, HandshakeKind::Full, "{version:?}");
+        }
+    }
+}
