@@ -1,4 +1,4 @@
-//! The command line: `run` (which no command means), `check`, `schema`.
+//! The command line: `run` (which no command means), `check`, `schema`, `certs`.
 
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
@@ -38,6 +38,24 @@ enum Command {
     },
     /// Prints the JSON schema of proxy.toml, for editors.
     Schema,
+    /// Makes certificates for development, or lists those that there are.
+    #[command(subcommand)]
+    Certs(Certs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Certs {
+    /// Writes an authority and a leaf for each name. Example: trigate certs dev app.localhost '*.example.test'
+    Dev {
+        /// Host names, each for a certificate of its own.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// The folder to write to; an authority that is there is used again.
+        #[arg(long, value_name = "FOLDER", default_value = "certs/dev")]
+        out: PathBuf,
+    },
+    /// Prints names, issuers and expiry of what is in certs/ and of what the configuration names.
+    List(ConfigFile),
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +78,8 @@ fn main() -> ExitCode {
         }
         Command::Check { config, paths, dump } => app::check(&config.file, paths, dump),
         Command::Schema => schema(),
+        Command::Certs(Certs::Dev { names, out }) => app::certs_dev(&out, &names),
+        Command::Certs(Certs::List(config)) => app::certs_list(&config.file),
     };
     match done {
         Ok(code) => code,

@@ -1,12 +1,14 @@
 //! Wires everything; the only module that knows all others.
 
 mod announce;
+mod certs;
 mod check;
 mod end;
 mod observers;
 mod run;
 mod tickets;
 
+pub use certs::{certs_dev, certs_list};
 pub use check::check;
 pub use run::run;
 

@@ -1,7 +1,7 @@
 //! A development authority and a leaf signed by it, so that a fresh clone speaks TLS.
 //!
-//! The authority's key is thrown away once it has signed: whoever trusts `ca.crt` trusts this one leaf and
-//! nothing that could be made later.
+//! The authority that a start makes by itself throws its key away once it has signed: whoever trusts `ca.crt` trusts
+//! this one leaf and nothing that could be made later. That of `trigate certs dev` keeps it, for later leaves.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -29,6 +29,12 @@ pub enum DevelopmentError {
     Make(#[from] rcgen::Error),
     #[error("cannot write the development certificate to {}: {error}", file.display())]
     Write { file: PathBuf, error: io::Error },
+    #[error("cannot read {}: {error}", file.display())]
+    Read { file: PathBuf, error: io::Error },
+    #[error("{} holds no key that can sign; remove it and the ca.crt beside it to make a new authority", .0.display())]
+    Key(PathBuf),
+    #[error("there is {} and no {}, so nothing can be signed; remove it, or name another folder with --out", there.display(), missing.display())]
+    Half { there: PathBuf, missing: PathBuf },
 }
 
 /// A leaf with its authority, as PEM.
@@ -68,14 +74,63 @@ pub fn generate(chain: &Path, key: &Path, names: &[String]) -> Result<Option<Pat
     Ok(Some(authority))
 }
 
+/// Makes a leaf for each name in `folder`, `NAME.crt` and `NAME.key` (`wildcard.NAME` for `*.NAME`), and their
+/// authority, `ca.crt` and `ca.key`. An authority that is there already is used again, so that clients who trust it
+/// trust what is added later; leaves that are there are replaced. Returns the chains, in the order of the names.
+///
+/// # Errors
+/// A name that no certificate can have, an authority's key that cannot be used, a folder that cannot be written.
+pub fn write_leaves(folder: &Path, names: &[String]) -> Result<Vec<PathBuf>, DevelopmentError> {
+    let (authority, authority_key) = (folder.join("ca.crt"), folder.join("ca.key"));
+    let (pem, issuer) = match (read(&authority)?, read(&authority_key)?) {
+        (Some(pem), Some(key)) => {
+            let key = KeyPair::from_pem(&key).map_err(|_| DevelopmentError::Key(authority_key))?;
+            (pem, Issuer::new(authority_params()?, key))
+        }
+        // To replace what somebody trusts, or whose key is elsewhere, is not for us to decide.
+        (Some(_), None) => return Err(DevelopmentError::Half { there: authority, missing: authority_key }),
+        (None, Some(_)) => return Err(DevelopmentError::Half { there: authority_key, missing: authority }),
+        (None, None) => {
+            let key = KeyPair::generate()?;
+            let (pem, key_pem) = (authority_params()?.self_signed(&key)?.pem(), key.serialize_pem());
+            write(&authority_key, &key_pem, 0o600)?;
+            write(&authority, &pem, 0o644)?;
+            (pem, Issuer::new(authority_params()?, key))
+        }
+    };
+    let mut chains = Vec::new();
+    for name in names {
+        let (leaf, key) = leaf(&issuer, std::slice::from_ref(name))?;
+        let file = name.replace('*', "wildcard").replace('/', "_");
+        let chain = folder.join(format!("{file}.crt"));
+        write(&folder.join(format!("{file}.key")), &key, 0o600)?;
+        write(&chain, &format!("{leaf}{pem}"), 0o644)?;
+        chains.push(chain);
+    }
+    Ok(chains)
+}
+
+fn read(file: &Path) -> Result<Option<String>, DevelopmentError> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DevelopmentError::Read { file: file.to_owned(), error }),
+    }
+}
+
 fn authority() -> Result<(String, Issuer<'static, KeyPair>), rcgen::Error> {
+    let params = authority_params()?;
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    Ok((certificate.pem(), Issuer::new(params, key)))
+}
+
+fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = params(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, "trigate development authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?;
-    Ok((certificate.pem(), Issuer::new(params, key)))
+    Ok(params)
 }
 
 fn leaf(issuer: &Issuer<'_, KeyPair>, names: &[String]) -> Result<(String, String), DevelopmentError> {
@@ -124,6 +179,10 @@ fn write(file: &Path, text: &str, mode: u32) -> Result<(), DevelopmentError> {
 mod tests {
     use super::*;
     use crate::tls::Certificate;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, UnixTime};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -150,6 +209,36 @@ mod tests {
         assert_eq!(generate(&chain, &key, &["localhost".to_owned()]).expect("nothing to do"), None);
         assert!(!chain.exists());
         assert_eq!(std::fs::read_to_string(&key).expect("it is there"), "mine");
+    }
+
+    #[test]
+    fn leaves_that_are_added_later_have_the_authority_that_was_there() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let file = |name: &str| folder.path().join(name);
+        let first = write_leaves(folder.path(), &names(&["a.test", "*.b.test"])).expect("it can be written");
+        assert_eq!(first, [file("a.test.crt"), file("wildcard.b.test.crt")]);
+        let authority = std::fs::read(file("ca.crt")).expect("it was written");
+        write_leaves(folder.path(), &names(&["c.test"])).expect("it can be written");
+        assert_eq!(std::fs::read(file("ca.crt")).expect("it is there"), authority);
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&authority).expect("PEM")).expect("it can be trusted");
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
+        let verifier = verifier.expect("there is a root");
+        for (name, of) in [("a.test", "a.test"), ("x.b.test", "wildcard.b.test"), ("c.test", "c.test")] {
+            let read = |end: &str| std::fs::read(file(&format!("{of}.{end}"))).expect("it was written");
+            let certificate = Certificate::from_pem(of, &read("crt"), &read("key")).expect("a pair");
+            let (leaf, server) = (&certificate.key.cert[0], name.try_into().expect("a name"));
+            let verified = verifier.verify_server_cert(leaf, &[], &server, &[], UnixTime::now());
+            verified.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        for key in ["ca.key", "a.test.key"] {
+            assert_eq!(file(key).metadata().expect("it was written").permissions().mode() & 0o777, 0o600);
+        }
+        std::fs::remove_file(file("ca.key")).expect("it is there");
+        let error = write_leaves(folder.path(), &names(&["d.test"])).expect_err("nothing can be signed");
+        assert!(error.to_string().contains("ca.key"), "{error}");
     }
 
     #[test]
