@@ -80,6 +80,7 @@
 //! A field in `resource`, a few lines in `compile/`, `filter/<name>.rs` with its unit tests, a field and a line in
 //! [`filter::Filters`], one golden pair, one end-to-end case. If more must change, the design is wrong: say so first.
 
+pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod bindings;

@@ -1,6 +1,7 @@
 //! Where control path and data path meet: the revision that serves, and the place that holds it.
 
 use crate::routing::{RoutingTable, SocketId};
+use crate::telemetry::Observers;
 use crate::tls::TlsSocket;
 use crate::upstream::Cluster;
 use arc_swap::ArcSwapOption;
@@ -15,6 +16,8 @@ pub struct Revision {
     /// In the order of `routing::ClusterId`.
     pub clusters: Vec<Arc<Cluster>>,
     pub tls: Vec<(SocketId, Arc<TlsSocket>)>,
+    /// Who wants to know of exchanges.
+    pub observers: Observers,
 }
 
 impl Revision {

@@ -4,6 +4,10 @@
 //! wire cannot disagree. Status, flag and body are those of Envoy 1.40 as Envoy Gateway configures it,
 //! except where a variant says why it is stricter.
 
+mod outcome;
+
+pub use outcome::{Flag, Flags, Outcome};
+
 use http::StatusCode;
 
 /// An answer that no upstream gave. The data path returns it as an error, so `?` ends an exchange early.
@@ -73,27 +77,6 @@ impl Reply {
             Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::UnsupportedVersion => StatusCode::UPGRADE_REQUIRED,
             Self::EscapedSlash => StatusCode::TEMPORARY_REDIRECT,
-        }
-    }
-
-    /// Envoy's `%RESPONSE_FLAGS%`; empty where Envoy sets none.
-    pub fn flag(self) -> &'static str {
-        match self {
-            Self::NoRoute | Self::Misdirected | Self::MethodNotServed => "NR",
-            Self::NoBackend | Self::BrokenRule | Self::EscapedSlash => "",
-            Self::NoEndpoint => "UH",
-            Self::Overflow => "UO",
-            Self::ConnectFailed | Self::ConnectTimeout => "UF",
-            Self::UpstreamReset => "UC",
-            Self::UpstreamProtocol => "UPE",
-            Self::UpstreamTimeout => "UT",
-            Self::BadRequest
-            | Self::HeadTooLarge
-            | Self::UnknownTransferCoding
-            | Self::UnsupportedVersion => "DPE",
-            Self::Denied => "UAEX",
-            Self::RequestTimeout => "SI",
-            Self::BodyTooLarge => "",
         }
     }
 

@@ -46,6 +46,11 @@ impl<T: Default> Default for Sharded<T> {
 }
 
 impl<T> Sharded<T> {
+    /// Shards that are made one after the other.
+    pub fn made(mut make: impl FnMut() -> T) -> Self {
+        Self((0..shards()).map(|_| Padded(make())).collect())
+    }
+
     /// The calling thread's shard.
     pub fn mine(&self) -> &T {
         &self.0[SHARD.get().min(self.0.len() - 1)].0

@@ -4,7 +4,7 @@ use crate::admin::Order;
 use crate::config::Config;
 use crate::listener::Workers;
 use crate::status::Writing;
-use crate::telemetry::Server;
+use crate::telemetry::{Observation, Server};
 use anyhow::Context;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
+
+/// How long the end waits for the last lines of access logs.
+const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// What ends the process, and what has to be told of it.
 pub struct End {
@@ -22,6 +25,8 @@ pub struct End {
     pub orders: mpsc::Receiver<Order>,
     /// What writes to the cluster, if anything does.
     pub writing: Option<Writing>,
+    /// What writes access logs and spans, if anything does.
+    pub observation: Option<Observation>,
 }
 
 /// The two signals that ask for an end.
@@ -40,6 +45,16 @@ impl End {
             // Another replica may lead from now on; this one has other things to do.
             tokio::spawn(writing.stop());
         }
+        let observation = self.observation.take();
+        let code = self.drained(grace, timeout).await;
+        if let Some(observation) = observation {
+            // The last lines are written when the last request is over. Nothing else happens any more.
+            tokio::task::block_in_place(|| observation.stop(LAST_LINES));
+        }
+        code
+    }
+
+    async fn drained(&mut self, grace: Duration, timeout: Duration) -> ExitCode {
         info!("draining: sockets accept for {grace:?}, requests may finish for {timeout:?}");
         tokio::select! {
             left = self.workers.drain(grace, timeout) => {

@@ -14,7 +14,7 @@ use crate::source::kubernetes::{Kubernetes, connect};
 use crate::source::{Certificates, Files, Source};
 use crate::stats;
 use crate::status::Writing;
-use crate::telemetry::{Registry, Server};
+use crate::telemetry::{Counters, Observation, Registry, Server};
 use crate::tls::dev;
 use crate::upstream::{Clusters, Resolver};
 use anyhow::{Context, anyhow};
@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 /// Threads of the runtime for everything that serves no client. Two, so that a reload does not hold up a probe.
@@ -67,7 +68,9 @@ async fn serve(
     let workers = Workers::start(config.runtime.workers(), live.clone(), config.limits);
     let workers = Arc::new(workers.context("cannot start the worker threads")?);
     let clusters = Clusters::new(Resolver::from_system().context("cannot use /etc/resolv.conf")?);
-    let mut control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry)?;
+    let observation = observation(&config, &registry)?;
+    let control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry)?;
+    let mut control = control.observed_by(observation.as_ref().map(Observation::observer));
     if let Some(file) = &config.session_tickets.file {
         tokio::spawn(tickets::follow(file.clone(), control.ticket_keys().clone()));
     }
@@ -86,11 +89,30 @@ async fn serve(
         print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
     }
     let control = tokio::spawn(control.run(source));
-    let end = End { config, workers, server, signals, orders, writing };
+    let end = End { config, workers, server, signals, orders, writing, observation };
     tokio::select! {
         code = end.reached() => Ok(code),
         ended = control => Err(anyhow!("the control task ended early: {}", why(ended))),
     }
+}
+
+/// What writes access logs and spans, where something asks for them. Its files are opened again on SIGHUP.
+fn observation(config: &Config, registry: &Registry) -> anyhow::Result<Option<Observation>> {
+    if !config.logs_access() && config.tracing.otlp.is_none() {
+        return Ok(None);
+    }
+    let counters = Counters::new();
+    registry.show(&counters);
+    let observation = Observation::start(config.access_log.queue as usize, counters);
+    let observation = observation.context("cannot start the thread that writes access logs")?;
+    let mut hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let observer = observation.observer().clone();
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            observer.reopen();
+        }
+    });
+    Ok(Some(observation))
 }
 
 /// Where objects come from, and who writes down there what became of them.

@@ -1,7 +1,7 @@
 //! What is wrong between values that are right alone: two gateways on one socket, a public admin address.
 
 use super::fault::{Fault, Text};
-use super::{Config, Gateway, KubernetesSource, Limits, ProxyProtocol, SessionTickets};
+use super::{Config, Gateway, KubernetesSource, Limits, ProxyProtocol, SessionTickets, observing};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -33,6 +33,7 @@ pub fn find(text: &Text<'_>, config: &Config) -> Vec<Fault> {
         faults.push(fault(text, &["drain", "grace"], "the grace is longer than the timeout", hint));
     }
     faults.extend(of_limits(text, &config.limits));
+    faults.extend(observing::faults(text, config));
     faults
 }
 
@@ -86,7 +87,16 @@ pub fn missing_paths(text: &Text<'_>, config: &Config) -> Vec<Fault> {
 }
 
 fn of_gateway(text: &Text<'_>, name: &str, gateway: &Gateway) -> Vec<Fault> {
-    let Gateway { object: _, bind, ports, trusted_proxies, trusted_hops, proxy_protocol, tls: _ } = gateway;
+    let Gateway {
+        object: _,
+        bind,
+        ports,
+        trusted_proxies,
+        trusted_hops,
+        proxy_protocol,
+        tls: _,
+        access_log: _,
+    } = gateway;
     let mut faults = Vec::new();
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || !name.bytes().all(plain) {

@@ -6,12 +6,14 @@
 mod conflicts;
 mod fault;
 mod kubernetes;
+mod observing;
 mod tls;
 mod units;
 
 pub use fault::{ConfigError, Fault};
 pub use kubernetes::TrafficPolicy;
 pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
+pub use observing::{AccessLog, Only, Otlp, OtlpProtocol, Percent, Propagation, Tracing, tag_header};
 pub use tls::{CipherSuite, Curve, SessionTickets, TlsOptions, TlsVersion, named};
 
 use ipnet::IpNet;
@@ -53,6 +55,10 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     pub echo: Echo,
+    #[serde(default)]
+    pub access_log: AccessLog,
+    #[serde(default)]
+    pub tracing: Tracing,
     /// The file itself, to say later where in it a key stands.
     #[serde(skip)]
     pub written: Written,
@@ -124,6 +130,9 @@ pub struct Gateway {
     /// What is agreed on in the TLS handshakes of this gateway; the rest is as in `[tls]`.
     #[serde(default)]
     pub tls: TlsOptions,
+    /// Whether its exchanges are in the access log, where there is one.
+    #[serde(default = "yes")]
+    pub access_log: bool,
 }
 
 impl Gateway {
@@ -393,7 +402,8 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new(""));
         let certificates =
             config.certificates.values_mut().flat_map(|files| [&mut files.chain, &mut files.key]);
-        let paths = config.source.files.paths.iter_mut().chain(certificates);
+        let log = Some(&mut config.access_log.path).filter(|path| !path.as_os_str().is_empty());
+        let paths = config.source.files.paths.iter_mut().chain(certificates).chain(log);
         for path in paths.chain(&mut config.session_tickets.file) {
             // `join` keeps a path that is absolute.
             *path = folder.join(&*path);
@@ -414,6 +424,11 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(ConfigError::Faulty(faults)) }
     }
 
+    /// Whether there is an access log.
+    pub fn logs_access(&self) -> bool {
+        self.access_log.enabled.unwrap_or(self.source.kubernetes.is_some())
+    }
+
     /// What is wrong when the gateways, by name, have listeners on these ports: two that bind one socket. The
     /// file alone tells this only for the ports that it maps.
     pub fn shared_sockets(&self, listeners: &[(&str, u16)]) -> Vec<Fault> {
@@ -425,6 +440,10 @@ impl Config {
     pub fn schema() -> schemars::Schema {
         schemars::schema_for!(Self)
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn everywhere() -> Vec<IpAddr> {

@@ -9,6 +9,7 @@
 //! installed first, then sockets that it has no more are closed, then new ones are opened. What became of the
 //! snapshot is published last, so that nothing is called served before it is.
 
+mod observing;
 mod sockets;
 mod told;
 
@@ -26,7 +27,7 @@ use crate::proxy::Gateway;
 use crate::routing::{SocketId, Transport};
 use crate::source::{Change, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
-use crate::telemetry::{Carrier, Registry, Revised};
+use crate::telemetry::{Carrier, Observer, Observers, Registry, Revised};
 use crate::tls::{
     Carried, Certificate, Termination, TicketKeys, TlsListener, TlsMode, TlsOptions, TlsShared, TlsSocket,
 };
@@ -65,6 +66,7 @@ pub struct Control {
     /// The endpoint sets of the revision that is live.
     endpoints: BTreeSet<EndpointsKey>,
     told: Told,
+    observers: Observers,
     /// How many revisions were installed.
     number: u64,
 }
@@ -97,6 +99,7 @@ impl Control {
             snapshot: Snapshot::default(),
             endpoints: BTreeSet::new(),
             told: Told::default(),
+            observers: Observers::default(),
             number: 0,
         })
     }
@@ -111,6 +114,12 @@ impl Control {
     /// The keys of all session tickets, for whoever shares them with other replicas.
     pub fn ticket_keys(&self) -> &Arc<TicketKeys> {
         self.tls.ticket_keys()
+    }
+
+    /// The same, telling this observer of exchanges.
+    pub fn observed_by(mut self, observer: Option<&Observer>) -> Self {
+        self.observers = observing::observers(&self.config, observer);
+        self
     }
 
     /// Serves the first snapshot.
@@ -274,7 +283,8 @@ impl Control {
             errors,
             warnings: diagnostics.len() - errors,
         });
-        self.live.install(Revision { number, table, clusters, tls });
+        let observers = self.observers.clone();
+        self.live.install(Revision { number, table, clusters, tls, observers });
         self.sockets.want(wanted);
         Reports { gateways, routes, policies }
     }

@@ -13,10 +13,12 @@
 mod datagrams;
 mod flows;
 mod pick;
+mod story;
 mod stream;
 mod traffic;
 
 pub use datagrams::Datagrams;
 pub use flows::Flows;
 pub use pick::Target;
+pub use story::{Story, Told};
 pub use stream::carry;

@@ -1,11 +1,13 @@
 //! A connection and its backend: bytes are copied both ways until both have ended, or nothing moves any more.
 
-use super::Target;
 use super::traffic::{Moved, Watched};
+use super::{Target, Told};
 use crate::config::Limits;
+use crate::reply::{Outcome, Reply};
 use crate::telemetry::{Carrier, ListenerStats};
 use crate::upstream::{Address, Backend, Cluster, ConnectError, Endpoint, dial, dial_plain};
 use crate::wire::Transport;
+use std::cell::Cell;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::time::timeout;
 use tracing::debug;
@@ -22,19 +24,27 @@ pub async fn carry(
     limits: &Limits,
     stats: &ListenerStats,
     carrier: Carrier,
-) {
+) -> Told {
+    let mut told = Told { cluster: target.cluster().cloned(), ..Told::default() };
     let counted = stats.carried().streams(carrier);
     counted.cx_active.inc();
     if let (Some(cluster), Some(backend)) = (target.cluster(), target.backend())
-        && let Some(upstream) = reach(cluster, backend, carrier).await
+        && let Some(upstream) = reach(cluster, backend, carrier, &mut told).await
     {
+        let (received, sent) = (Cell::new(0), Cell::new(0));
         let moved = Moved::now();
         let of_clients = || stats.carried().streams(carrier);
         let mut client = Watched {
             stream: client,
             moved: moved.clone(),
-            read: |n| of_clients().rx_bytes.add(n as u64),
-            written: |n| of_clients().tx_bytes.add(n as u64),
+            read: |n| {
+                of_clients().rx_bytes.add(n as u64);
+                received.set(received.get() + n as u64);
+            },
+            written: |n| {
+                of_clients().tx_bytes.add(n as u64);
+                sent.set(sent.get() + n as u64);
+            },
         };
         let mut upstream = Watched {
             stream: upstream,
@@ -48,31 +58,48 @@ pub async fn carry(
             () = moved.idle(limits.stream_idle_timeout) => None,
         };
         match copied {
-            None => counted.idle_timeout.inc(),
+            None => {
+                counted.idle_timeout.inc();
+                told.outcome = Outcome::IDLE;
+            }
             Some(Err(error)) => debug!("{}: a connection broke: {error}", cluster.name()),
             Some(Ok(_)) => {}
         }
+        (told.received, told.sent) = (received.get(), sent.get());
     }
     counted.cx_active.dec();
+    told
 }
 
 /// A connection to one of the backend's endpoints; another one is tried when one cannot be reached.
-async fn reach(cluster: &Cluster, backend: &Backend, carrier: Carrier) -> Option<Box<dyn Transport>> {
+async fn reach(
+    cluster: &Cluster,
+    backend: &Backend,
+    carrier: Carrier,
+    told: &mut Told,
+) -> Option<Box<dyn Transport>> {
     let mut failed: Option<Address> = None;
     for _ in 0..backend.endpoints.len().clamp(1, MOST_TRIES) {
         let Some(active) = backend.endpoints.pick(|| fastrand::u32(..), failed.as_ref()) else {
             cluster.stats().mine().no_endpoint.inc();
             debug!("{}: there is no endpoint", cluster.name());
+            told.outcome = Reply::NoEndpoint.into();
             return None;
         };
         match connect(cluster, backend, active.endpoint(), carrier).await {
-            Ok(upstream) => return Some(upstream),
+            Ok(upstream) => {
+                told.endpoint = Some(active.endpoint().address.clone());
+                told.outcome = Outcome::UNKNOWN;
+                return Some(upstream);
+            }
             Err(error) => {
                 cluster.stats().connect_failed();
                 if matches!(error, ConnectError::Timeout(_)) {
                     cluster.stats().connect_timed_out();
                 }
                 debug!("{}: {:?}: {error}", cluster.name(), active.endpoint().address);
+                told.outcome = Reply::ConnectFailed.into();
+                told.failure = Some(error.to_string().into());
                 failed = Some(active.endpoint().address.clone());
             }
         }

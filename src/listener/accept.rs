@@ -9,16 +9,18 @@ use crate::config::ProxyProtocol;
 use crate::l4;
 use crate::live::Live;
 use crate::proxy::{ClientCertificate, Connection};
+use crate::reply::Outcome;
 use crate::telemetry::{Carrier, ListenerStats};
 use crate::tls::{Carried, ClientMode, Clients, TlsEnd, forwarded_certificate};
 use crate::wire::{Transport, Wire};
 use http::HeaderValue;
-use rustls::{HandshakeKind, ServerConnection};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -60,7 +62,7 @@ enum Unserved {
 /// A connection that is ready to be served.
 enum Prepared {
     Http(Wire, Box<Connection>),
-    Stream { stream: Box<dyn Transport>, target: l4::Target, carrier: Carrier },
+    Stream { stream: Box<dyn Transport>, target: l4::Target, carrier: Carrier, from: Box<Connection> },
 }
 
 impl<S> Acceptor<S>
@@ -112,6 +114,7 @@ where
 
     async fn connection(&self, tcp: TcpStream, peer: SocketAddr, place: Place) {
         let mut counted = Counted::new(&self.options, place);
+        let local = tcp.local_addr().ok();
         let prepared = {
             let _waiting = Preparing::new(&self.options.stats);
             self.prepare(tcp, peer).await
@@ -121,12 +124,17 @@ where
                 counted.speaks_http();
                 (self.serve)(wire, *connection, self.shutdown.clone()).await;
             }
-            Ok(Prepared::Stream { stream, target, carrier }) => {
+            Ok(Prepared::Stream { stream, target, carrier, from }) => {
                 let SocketOptions { gateway, stats, .. } = &self.options;
-                l4::carry(stream, target, &gateway.limits, stats, carrier).await;
+                let story = self.story(*from);
+                let told = l4::carry(stream, target, &gateway.limits, stats, carrier).await;
+                if let Some(story) = story {
+                    story.end(told);
+                }
             }
             Err(unserved) => {
                 self.count(&unserved);
+                self.tell(&unserved, peer, local);
                 debug!(%peer, "{unserved}");
             }
         }
@@ -144,6 +152,8 @@ where
             server_name: None,
             http2: false,
             client_certificate: ClientCertificate::NotTold,
+            tls: None,
+            number: next_number(),
             stats: http.clone(),
         };
         let mut inbound = Inbound::new(tcp);
@@ -162,7 +172,8 @@ where
         let table = self.live.load();
         if table.is_some_and(|revision| revision.table.socket(*id).is_some_and(|t| t.speaks_no_http())) {
             let target = self.target("", Carrier::Tcp)?;
-            return Ok(Prepared::Stream { stream: Box::new(inbound), target, carrier: Carrier::Tcp });
+            let (stream, from) = (Box::new(inbound), Box::new(connection));
+            return Ok(Prepared::Stream { stream, target, carrier: Carrier::Tcp, from });
         }
         Ok(Prepared::Http(Wire::new(inbound), Box::new(connection)))
     }
@@ -173,14 +184,19 @@ where
         let TlsEnd::Here { config, clients, carried } = end else {
             let target = self.target(&server_name, Carrier::Passthrough)?;
             let stream = Box::new(greeted.untouched());
-            return Ok(Prepared::Stream { stream, target, carrier: Carrier::Passthrough });
+            connection.server_name = Some(server_name);
+            let from = Box::new(connection);
+            return Ok(Prepared::Stream { stream, target, carrier: Carrier::Passthrough, from });
         };
         if carried == Carried::Bytes {
             // Before the handshake, so that a client whom nobody serves finds a closed connection and no alert.
             let target = self.target(&server_name, Carrier::Terminated)?;
             let stream = greeted.handshake(config).await?;
             self.count_handshake(stream.get_ref().1);
-            return Ok(Prepared::Stream { stream: Box::new(stream), target, carrier: Carrier::Terminated });
+            connection.server_name = Some(server_name);
+            connection.tls = negotiated(stream.get_ref().1);
+            let (stream, from) = (Box::new(stream), Box::new(connection));
+            return Ok(Prepared::Stream { stream, target, carrier: Carrier::Terminated, from });
         }
         let stream = greeted.handshake(config).await?;
         let (_, session) = stream.get_ref();
@@ -192,9 +208,31 @@ where
             return Err(Unserved::ClientExpired);
         }
         connection.server_name = Some(server_name);
+        connection.tls = negotiated(session);
         connection.http2 = session.alpn_protocol() == Some(b"h2");
         connection.client_certificate = client_certificate(clients.as_deref(), session.peer_certificates());
         Ok(Prepared::Http(Wire::new(stream), Box::new(connection)))
+    }
+
+    /// The beginning of what is told of a connection that is carried, if somebody wants to know.
+    fn story(&self, from: Connection) -> Option<l4::Story> {
+        let Connection { socket, gateway, peer, local, server_name, tls, number, .. } = from;
+        let mut story = l4::Story::begin(&self.live, socket.gateway.0, peer, Some(local))?;
+        story.secured(server_name, tls);
+        story.named(&gateway.name, number);
+        Some(story)
+    }
+
+    /// Tells of a connection that nobody serves, as Envoy Gateway's listeners do.
+    fn tell(&self, unserved: &Unserved, peer: SocketAddr, local: Option<SocketAddr>) {
+        if !matches!(unserved, Unserved::NoRoute | Unserved::Handshake(HandshakeError::UnknownName)) {
+            return;
+        }
+        let SocketOptions { id, gateway, .. } = &self.options;
+        if let Some(mut story) = l4::Story::begin(&self.live, id.gateway.0, peer, local) {
+            story.named(&gateway.name, next_number());
+            story.end(l4::Told { outcome: Outcome::NO_LISTENER, ..l4::Told::default() });
+        }
     }
 
     /// Where a connection that is carried goes.
@@ -237,6 +275,23 @@ where
             Unserved::Gone(_) | Unserved::NoRoute => {}
         }
     }
+}
+
+/// A number that no other connection of the process has.
+fn next_number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Protocol and cipher suite, as OpenSSL writes the first and IANA the second.
+fn negotiated(session: &ServerConnection) -> Option<(&'static str, &'static str)> {
+    let version = match session.protocol_version()? {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        _ => "TLSv1.3",
+    };
+    // TLS 1.3's suites are called TLS13_… in rustls, and TLS_… everywhere else.
+    let suite = session.negotiated_cipher_suite()?.suite().as_str()?;
+    Some((version, suite))
 }
 
 fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {

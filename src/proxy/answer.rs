@@ -2,9 +2,10 @@
 
 use super::asked::Manner;
 use super::downstream::{Downstream, Gone};
+use super::notes::Notes;
 use super::pump;
 use crate::filter::DirectResponse;
-use crate::reply::{self, Reply};
+use crate::reply::{self, Outcome, Reply};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::response::Parts;
@@ -33,13 +34,13 @@ pub struct Answer {
     body: Bytes,
     /// What went wrong, where something did.
     cause: Option<Reply>,
+    outcome: Outcome,
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        let mut answer = Self::new(reply.status(), Bytes::from_static(reply.body().as_bytes()));
-        answer.cause = Some(reply);
-        answer
+        let answer = Self::new(reply.status(), Bytes::from_static(reply.body().as_bytes()));
+        answer.because(reply)
     }
 }
 
@@ -50,7 +51,7 @@ impl Answer {
         if !body.is_empty() {
             head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        Self { head, body, cause: None }
+        Self { head, body, cause: None, outcome: Outcome::DIRECT }
     }
 
     /// Another location.
@@ -79,15 +80,27 @@ impl Answer {
         let status = if grant.is_some() { StatusCode::OK } else { StatusCode::FORBIDDEN };
         let mut answer = Self::new(status, Bytes::new());
         answer.head.headers.extend(grant.unwrap_or_default());
+        answer.outcome = Outcome::PREFLIGHT;
         answer
     }
 
     /// What an authorizer answers instead of letting a request pass.
     pub fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
-        let mut answer = Self::new(status, body);
-        answer.cause = Some(Reply::Denied);
+        let mut answer = Self::new(status, body).because(Reply::Denied);
         answer.head.headers.extend(headers);
         answer
+    }
+
+    /// The same, given because of this.
+    pub fn because(mut self, cause: Reply) -> Self {
+        self.cause = Some(cause);
+        self.outcome = cause.into();
+        self
+    }
+
+    /// What became of the exchange that it ends.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
     }
 
     /// What went wrong, where something did.
@@ -96,19 +109,26 @@ impl Answer {
     }
 
     /// Sends it as the client wants it. Returns the status that was sent.
-    pub async fn send(mut self, down: &mut Downstream, manner: Manner) -> Result<StatusCode, Gone> {
+    pub async fn send(
+        mut self,
+        down: &mut Downstream,
+        manner: Manner,
+        notes: &mut Notes,
+    ) -> Result<StatusCode, Gone> {
         if manner.grpc && !self.head.status.is_success() {
             self.turn_into_grpc();
         }
-        let Self { mut head, body, cause: _ } = self;
+        let Self { mut head, body, cause: _, outcome: _ } = self;
         let status = head.status;
         head.headers.remove(TRANSFER_ENCODING);
         if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let end = body.is_empty() || manner.head;
+        notes.responds(&head);
         down.send_head(head, end).await?;
         if !end {
+            notes.sent(body.len());
             down.send_body(body, true).await?;
         }
         pump::drain(down).await?;
@@ -116,7 +136,7 @@ impl Answer {
     }
 
     fn turn_into_grpc(&mut self) {
-        let Self { head, body, cause } = self;
+        let Self { head, body, cause, outcome: _ } = self;
         let code = cause.map_or_else(|| reply::grpc_status(head.status), Reply::grpc_status);
         head.status = StatusCode::OK;
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -132,7 +152,7 @@ impl Answer {
 
 /// The answer to an HTTP/1 request whose head could not be taken.
 pub fn refusal(reply: Reply) -> (Parts, Bytes) {
-    let Answer { mut head, body, cause: _ } = Answer::from(reply);
+    let Answer { mut head, body, cause: _, outcome: _ } = Answer::from(reply);
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     (head, body)

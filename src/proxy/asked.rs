@@ -109,7 +109,8 @@ fn normalised(target: Option<&PathAndQuery>) -> Result<PathAndQuery, Ended> {
         }
         Err(Reply::EscapedSlash) => {
             let location = target::unescape_slashes(target.as_str());
-            Err(Answer::redirect(Reply::EscapedSlash.status(), &location)?.into())
+            let redirect = Answer::redirect(Reply::EscapedSlash.status(), &location)?;
+            Err(redirect.because(Reply::EscapedSlash).into())
         }
         Err(reply) => Err(reply.into()),
     }

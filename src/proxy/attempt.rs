@@ -6,6 +6,7 @@ use super::downstream::{Downstream, Piece};
 use super::exchange::Ended;
 use super::forwarded;
 use super::mirror::Feed;
+use super::notes::Notes;
 use super::outgoing;
 use super::pump::{Clock, Over, Reading};
 use super::reach::{Choice, Reached, reach};
@@ -13,7 +14,7 @@ use super::recording::Recording;
 use super::relay::Broken;
 use super::responding::Responding;
 use super::retries::{Cause, Retries};
-use crate::reply::Reply;
+use crate::reply::{Flag, Reply};
 use crate::upstream::{Backend, Cluster, Protocol, Upstream, UpstreamError};
 use bytes::Bytes;
 use http::{StatusCode, request};
@@ -35,6 +36,7 @@ pub struct Tries<'a> {
     pub feeds: Vec<Feed>,
     pub retries: Retries<'a>,
     pub choice: Choice,
+    pub notes: &'a mut Notes,
 }
 
 /// How a try ended without a response for the client.
@@ -65,7 +67,13 @@ impl Tries<'_> {
                 Err(Failed::Ended(ended)) => return Err(ended),
                 Err(Failed::Again(cause)) => cause,
             };
-            let pause = self.retries.next(cause).ok_or(cause.reply())?;
+            let Some(pause) = self.retries.next(cause) else {
+                if self.retries.were_made() {
+                    self.notes.flag(Flag::UpstreamRetryLimitExceeded);
+                }
+                return Err(cause.reply().into());
+            };
+            self.notes.unsay();
             if !pause.is_zero() {
                 self.clock.begin_attempt(None);
                 self.clock.within(Box::pin(sleep(pause))).await.map_err(|_: Over| Reply::UpstreamTimeout)?;
@@ -83,12 +91,16 @@ impl Tries<'_> {
         down: &mut Downstream,
     ) -> Result<StatusCode, Failed> {
         self.clock.begin_attempt(self.limit);
+        self.notes.tried();
         let reaching = reach(&self.worker.pool, self.cluster, self.backend, &mut self.choice);
         let Reached { mut up, active, tls } = match self.clock.within(reaching).await {
             Ok(Ok(reached)) => reached,
             // Waiting makes no endpoints.
             Ok(Err(Reply::NoEndpoint)) => return Err(Reply::NoEndpoint.into()),
-            Ok(Err(reply)) => return Err(Failed::Again(Cause::Broke(reply))),
+            Ok(Err(reply)) => {
+                self.notes.not_reached(self.choice.failed.as_ref(), self.choice.failure.take());
+                return Err(Failed::Again(Cause::Broke(reply)));
+            }
             Err(over) => {
                 self.count(over);
                 return Err(match over {
@@ -97,6 +109,7 @@ impl Tries<'_> {
                 });
             }
         };
+        self.notes.reached(&active, up.is_http2());
         let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
         let upgrade = self.asked.upgrade.as_ref().filter(|_| protocol == Protocol::Http1);
         let end = upgrade.is_none() && self.recording.is_empty() && down.is_body_done();

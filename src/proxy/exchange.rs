@@ -5,6 +5,7 @@ use super::asked::{Asked, Manner};
 use super::attempt::Tries;
 use super::downstream::{Downstream, Gone};
 use super::forwarded::{self, Hop};
+use super::notes::Notes;
 use super::outgoing::Address;
 use super::passage::Passage;
 use super::pump::Clock;
@@ -13,10 +14,10 @@ use super::recording::Recording;
 use super::responding::Responding;
 use super::retries::Retries;
 use super::{Connection, Worker, kept, mirror};
-use crate::filter::Grant;
+use crate::filter::{Filters, Grant};
 use crate::live::Revision;
-use crate::reply::Reply;
-use crate::routing::{Backend, Rule};
+use crate::reply::{Flag, Outcome, Reply};
+use crate::routing::{Backend, ClusterId, Found, Rule};
 use crate::upstream::{self, Active, Cluster};
 use http::{StatusCode, request};
 use std::time::Duration;
@@ -58,6 +59,7 @@ pub struct Exchange<'a> {
     started: Instant,
     /// What browsers are told of the response, whoever gives it.
     pub grant: Option<Grant>,
+    pub notes: Notes,
 }
 
 /// Serves one request. Whatever happens, the client has its answer, or the exchange is cut, when this returns.
@@ -67,13 +69,24 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: request::Part
     let manner = Manner::of(&head);
     let idle = connection.gateway.limits.stream_idle_timeout;
     let mut clock = Clock::new(started, idle, down.take_alarm());
-    let mut exchange = Exchange { worker, connection, started, grant: None };
-    let result = match exchange.forward(head, &mut clock, down).await {
+    let revision = worker.live.load();
+    let mut notes = Notes::begin(revision.as_deref(), connection, started);
+    notes.asked(&head, &connection.gateway);
+    let mut exchange = Exchange { worker, connection, started, grant: None, notes };
+    let mut outcome = Outcome::VIA_UPSTREAM;
+    let result = match exchange.forward(revision.as_deref(), head, &mut clock, down).await {
         Ok(status) => Ok(status),
-        Err(Ended::Answer(answer)) => exchange.answer(*answer, down, manner).await,
-        Err(Ended::Gone) => Err(Gone),
+        Err(Ended::Answer(answer)) => {
+            outcome = answer.outcome();
+            exchange.answer(*answer, down, manner).await
+        }
+        Err(Ended::Gone) => {
+            outcome = Outcome::CLIENT_GONE;
+            Err(Gone)
+        }
         Err(Ended::BrokenOff) => {
             connection.stats.broke_off();
+            outcome = Outcome::CUT_SHORT;
             Err(Gone)
         }
     };
@@ -81,40 +94,41 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: request::Part
         down.abort();
     }
     down.keep_alarm(clock.into_alarm());
-    connection.stats.request_ended(result.ok(), started.elapsed());
+    let took = started.elapsed();
+    connection.stats.request_ended(result.ok(), took);
+    exchange.notes.end(outcome, took);
 }
 
 impl Exchange<'_> {
     /// Finds who serves the request and passes it on.
     async fn forward(
         &mut self,
+        revision: Option<&Revision>,
         head: request::Parts,
         clock: &mut Clock,
         down: &mut Downstream,
     ) -> Result<StatusCode, Ended> {
-        let revision = self.worker.live.load().ok_or(Reply::NoRoute)?;
+        let revision = revision.ok_or(Reply::NoRoute)?;
         let asked = Asked::read(&head)?;
-        let found = revision.table.find(self.connection.socket, &asked.request(self.connection, &head))?;
+        let (found, head) = self.find(revision, &asked, head)?;
         let rule: &Rule = found.rule;
         clock.limit_request(self.started, self.limit(rule));
         let mut passage = Passage {
-            revision: &revision,
+            revision,
             asked: &asked,
             gateway: self.connection.gateway.id.0,
             matched: found.matched,
-            head: self.introduced(head, &asked),
+            head,
             clock,
             recording: Recording::default(),
             additions: None,
         };
         passage.admit(self, &[&rule.filters], down).await?;
-        let (backend, kept) = choose(&revision, rule, &passage)?;
+        let (backend, kept) = choose(revision, rule, &passage)?;
         passage.admit(self, &[&rule.filters, &backend.filters], down).await?;
-        let (cluster, endpoints) = destination(&revision, rule, backend, self.connection)?;
-
+        let (id, cluster, endpoints) = destination(revision, rule, backend, self.connection)?;
         let filters = [&rule.filters, &backend.filters];
-        passage.edit(filters);
-        let address = Address::new(&asked, filters, found.matched, &passage.head.headers)?;
+        let address = self.leaving(&mut passage, filters, id)?;
         let feeds = mirror::start(self.worker, &passage, filters, &address, down);
         if rule.retry.is_some() {
             passage.recording.start();
@@ -140,11 +154,26 @@ impl Exchange<'_> {
             feeds,
             retries: Retries::new(rule.retry.as_deref()),
             choice: Choice { kept, ..Choice::default() },
+            notes: &mut self.notes,
         };
         cluster.stats().request_began();
         let result = tries.run(head, down).await;
         self.count(cluster, &result);
         result
+    }
+
+    /// Changes the request as the filters say. Returns where it goes.
+    fn leaving(
+        &mut self,
+        passage: &mut Passage<'_>,
+        filters: [&Filters; 2],
+        to: ClusterId,
+    ) -> Result<Address, Reply> {
+        passage.edit(filters);
+        self.notes.received(passage.recording.size(), passage.recording.has_end());
+        let address = Address::new(passage.asked, filters, passage.matched, &passage.head.headers)?;
+        self.notes.leaving(&mut passage.head, &address, passage.revision, to);
+        Ok(address)
     }
 
     /// How long the request may take, all tries together.
@@ -163,17 +192,35 @@ impl Exchange<'_> {
         }
     }
 
-    /// The request as filters and backend get it: with what is known of its client.
-    fn introduced(&self, mut head: request::Parts, asked: &Asked) -> request::Parts {
+    /// The rule that serves the request, and the request as filters and backend get it.
+    fn find<'r>(
+        &mut self,
+        revision: &'r Revision,
+        asked: &Asked,
+        head: request::Parts,
+    ) -> Result<(Found<'r>, request::Parts), Reply> {
+        let found = revision.table.find(self.connection.socket, &asked.request(self.connection, &head));
+        match &found {
+            Ok(found) => self.notes.routed(found.rule),
+            Err(_) if !self.notes.are_wanted() => {}
+            // Whoever reads of it wants to know who it was, and by which name it was answered.
+            Err(_) => drop(self.introduced(head.clone(), asked)),
+        }
+        Ok((found?, self.introduced(head, asked)))
+    }
+
+    /// The request with what is known of its client.
+    fn introduced(&mut self, mut head: request::Parts, asked: &Asked) -> request::Parts {
         let Connection { peer, server_name, gateway, client_certificate: certificate, .. } = self.connection;
         let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host, certificate };
-        forwarded::prepare_request(&mut head.headers, gateway, hop);
+        let client = forwarded::prepare_request(&mut head.headers, gateway, hop);
+        self.notes.introduced(asked, &head.headers, client);
         head
     }
 
     /// Gives the client an answer that no upstream gave.
     async fn answer(
-        &self,
+        &mut self,
         mut answer: Answer,
         down: &mut Downstream,
         manner: Manner,
@@ -192,7 +239,11 @@ impl Exchange<'_> {
             grant.apply(&mut answer.head.headers);
         }
         self.worker.close_if_due(down);
-        answer.send(down, manner).await
+        let sent = answer.send(down, manner, &mut self.notes).await;
+        if sent.is_err() {
+            self.notes.flag(Flag::DownstreamConnectionTermination);
+        }
+        sent
     }
 }
 
@@ -216,10 +267,10 @@ fn destination<'a>(
     rule: &Rule,
     backend: &Backend,
     connection: &Connection,
-) -> Result<(&'a Cluster, &'a upstream::Backend), Reply> {
+) -> Result<(ClusterId, &'a Cluster, &'a upstream::Backend), Reply> {
     let index = backend.index.ok_or(Reply::NoBackend)?;
     let id = rule.backends.cluster().ok_or(Reply::NoBackend)?;
     let cluster = revision.clusters.get(id.0 as usize).ok_or(Reply::NoBackend)?;
     let gateway = connection.gateway.id.0;
-    Ok((cluster, cluster.backend_of(gateway, index).ok_or(Reply::NoBackend)?))
+    Ok((id, cluster, cluster.backend_of(gateway, index).ok_or(Reply::NoBackend)?))
 }

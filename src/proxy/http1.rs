@@ -1,6 +1,7 @@
 //! An HTTP/1 connection of a client: one request after the other.
 
 use super::downstream::{Downstream, Http1};
+use super::notes::Notes;
 use super::{Connection, Worker, answer, drained, exchange, http2};
 use crate::config::Limits;
 use crate::http1::{BadRequest, RequestHead, request_end, write_response};
@@ -67,7 +68,7 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutd
                 return http2::serve(http1.wire, connection, worker).await;
             }
             Err(NoHead::Refused(reply)) => {
-                refuse(&mut http1.wire, &connection, reply).await;
+                refuse(&mut http1.wire, &connection, &worker, reply).await;
                 break;
             }
         };
@@ -185,7 +186,7 @@ fn take_head(http1: &mut Http1, end: usize, limits: &Limits) -> Result<request::
 }
 
 /// Answers a head that could not be taken.
-async fn refuse(wire: &mut Wire, connection: &Connection, reply: Reply) {
+async fn refuse(wire: &mut Wire, connection: &Connection, worker: &Worker, reply: Reply) {
     connection.stats.request_began();
     connection.stats.replied(reply);
     let (head, body) = answer::refusal(reply);
@@ -193,6 +194,7 @@ async fn refuse(wire: &mut Wire, connection: &Connection, reply: Reply) {
     wire.push(&body);
     let _ = poll_fn(|cx| wire.poll_drain(cx)).await;
     connection.stats.request_ended(Some(reply.status()), Duration::ZERO);
+    Notes::refused(worker.live().load().as_deref(), connection, reply.status(), reply.into());
 }
 
 /// Closes so that the client reads the last answer: closing a socket with unread bytes would reset it, and the

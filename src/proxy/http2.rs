@@ -1,9 +1,10 @@
 //! An HTTP/2 connection of a client: many requests at once, each in a task of its own.
 
 use super::downstream::Downstream;
+use super::notes::Notes;
 use super::{Connection, Worker, drained, exchange};
 use crate::config::Limits;
-use crate::reply::Reply;
+use crate::reply::{Outcome, Reply};
 use crate::telemetry::HttpStats;
 use crate::wire::{Shared, Wire};
 use bytes::Bytes;
@@ -95,6 +96,8 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
         let (parts, body) = request.into_parts();
         if !is_well_formed(&parts, connection.gateway.limits.head_fields as usize) {
             refuse(respond, &connection.stats);
+            let (revision, status) = (worker.live().load(), Reply::BadRequest.status());
+            Notes::refused(revision.as_deref(), &connection, status, Outcome::MALFORMED_HTTP2);
             malformed += 1;
             if malformed >= MOST_MALFORMED {
                 accepting.server.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);

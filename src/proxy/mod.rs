@@ -21,6 +21,7 @@ mod http1;
 mod http2;
 mod kept;
 mod mirror;
+mod notes;
 mod outgoing;
 mod passage;
 mod pump;
@@ -85,6 +86,10 @@ pub struct Connection {
     /// Whether ALPN chose HTTP/2.
     pub http2: bool,
     pub client_certificate: ClientCertificate,
+    /// Protocol and cipher suite of TLS that ended here, as they are logged.
+    pub tls: Option<(&'static str, &'static str)>,
+    /// Which of the process's connections it is.
+    pub number: u64,
     pub stats: Arc<HttpStats>,
 }
 

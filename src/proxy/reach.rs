@@ -16,6 +16,8 @@ pub struct Choice {
     pub failed: Option<Address>,
     /// Not over a connection that served before: it may be stale.
     pub fresh: bool,
+    /// Why the last connection could not be opened.
+    pub failure: Option<Box<str>>,
 }
 
 /// An exchange that can begin.
@@ -58,8 +60,23 @@ pub async fn reach(
                     }
                 };
                 choice.failed = Some(active.endpoint().address.clone());
+                choice.failure = Some(failure(&error));
             }
         }
     }
     Err(reply)
+}
+
+/// Why a connection could not be opened, in Envoy's words where it has some.
+fn failure(error: &ConnectError) -> Box<str> {
+    let text = match error {
+        ConnectError::Io(error) => {
+            let text = error.to_string();
+            format!("delayed connect error: {}", text.split(" (os error").next().unwrap_or_default())
+        }
+        ConnectError::Timeout(_) => "connection timeout".to_owned(),
+        ConnectError::Tls(text) => format!("TLS error: {text}"),
+        ConnectError::Http2(error) => format!("HTTP/2 error: {error}"),
+    };
+    text.into()
 }

@@ -52,6 +52,11 @@ impl Recording {
         self.state != State::Lost
     }
 
+    /// How many bytes of the body are here.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Whether nothing is here.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()

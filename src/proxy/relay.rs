@@ -3,9 +3,10 @@
 use super::attempt::{Tries, pass_on};
 use super::downstream::{Downstream, Gone, Piece};
 use super::exchange::Ended;
+use super::notes::Notes;
 use super::pump::{self, Over, Reading, Step};
 use super::retries::Cause;
-use crate::reply::Reply;
+use crate::reply::{Flag, Outcome, Reply};
 use crate::upstream::{Active, Event, Upstream, UpstreamError};
 use bytes::Bytes;
 use http::{StatusCode, response};
@@ -42,6 +43,7 @@ impl Tries<'_> {
                         reading = Reading::Ended;
                     }
                     let tunnel_ended = up.is_upgraded() && reading == Reading::Ended;
+                    self.notes.received(piece.len(), piece.is_end());
                     self.note(&piece, status.is_none());
                     // An upstream that stops taking the body may still answer: its answer is read on.
                     if pass_on(up, piece).is_err() {
@@ -53,6 +55,7 @@ impl Tries<'_> {
                 }
                 Step::Event(Event::Informational(head)) => down.send_informational(head).await?,
                 Step::Event(Event::Head(head, end)) => {
+                    self.notes.answered();
                     self.accept(&head, reading)?;
                     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
                     status = Some(head.status);
@@ -65,7 +68,7 @@ impl Tries<'_> {
                     }
                 }
                 Step::Event(event) => {
-                    if give(down, event).await? {
+                    if give(down, event, self.notes).await? {
                         return finish(down, status).await;
                     }
                 }
@@ -73,6 +76,7 @@ impl Tries<'_> {
                 Step::Failed(error) if status.is_none() => return Err(Broken::Before(error)),
                 Step::Failed(error) => {
                     tracing::debug!("{}: {error}", self.cluster.name());
+                    self.notes.cut_short(&error, up.is_http2());
                     return Err(Broken::Ended(Ended::BrokenOff));
                 }
                 Step::TimedOut(over) => return Err(self.timed_out(over, status)),
@@ -101,24 +105,33 @@ impl Tries<'_> {
         if self.retries.replace(head.status) && self.recording.is_whole() {
             return Err(Broken::Again(Cause::Code));
         }
+        if self.retries.are_exhausted_by(head.status) {
+            self.notes.flag(Flag::UpstreamRetryLimitExceeded);
+        }
         self.recording.forget();
         Ok(())
     }
 
     async fn send_head(
-        &self,
+        &mut self,
         down: &mut Downstream,
         mut head: response::Parts,
         endpoint: &Active,
         end: bool,
     ) -> Result<(), Ended> {
         self.responding.prepare(&mut head, &endpoint.endpoint().address);
+        self.notes.responds(&head);
         self.worker.close_if_due(down);
         Ok(down.send_head(head, end).await?)
     }
 
     /// Counts what took too long.
-    pub(super) fn count(&self, over: Over) {
+    pub(super) fn count(&mut self, over: Over) {
+        self.notes.say(match over {
+            Over::Attempt => Outcome::TRY_TIMED_OUT,
+            Over::Request => Outcome::TIMED_OUT,
+            Over::Idle => Outcome::IDLE,
+        });
         match over {
             Over::Attempt => self.cluster.stats().try_timed_out(),
             Over::Request | Over::Idle => self.cluster.stats().timed_out(),
@@ -126,7 +139,7 @@ impl Tries<'_> {
     }
 
     /// What it means that something took too long, by whether the client has a response's head already.
-    pub(super) fn timed_out(&self, over: Over, status: Option<StatusCode>) -> Broken {
+    pub(super) fn timed_out(&mut self, over: Over, status: Option<StatusCode>) -> Broken {
         self.count(over);
         match (status, over) {
             (Some(_), _) => Broken::Ended(Ended::BrokenOff),
@@ -137,11 +150,17 @@ impl Tries<'_> {
 }
 
 /// Gives the client what follows the response's head. Returns whether it was the end.
-async fn give(down: &mut Downstream, event: Event) -> Result<bool, Gone> {
+async fn give(down: &mut Downstream, event: Event, notes: &mut Notes) -> Result<bool, Gone> {
     match event {
         Event::Informational(_) | Event::Head(..) => Ok(false),
-        Event::Body(piece, end) => down.send_body(piece, end).await.map(|()| end),
-        Event::Trailers(trailers) => down.send_trailers(trailers).await.map(|()| true),
+        Event::Body(piece, end) => {
+            notes.sent(piece.len());
+            down.send_body(piece, end).await.map(|()| end)
+        }
+        Event::Trailers(trailers) => {
+            notes.trailers(&trailers);
+            down.send_trailers(trailers).await.map(|()| true)
+        }
         Event::End => down.send_body(Bytes::new(), true).await.map(|()| true),
     }
 }

@@ -49,6 +49,16 @@ impl<'a> Retries<'a> {
         self.policy.is_some_and(|policy| self.made < policy.attempts())
     }
 
+    /// Whether the rule's tries were used up.
+    pub fn were_made(&self) -> bool {
+        self.policy.is_some_and(|policy| self.made > 0 && self.made >= policy.attempts())
+    }
+
+    /// Whether a response with this code is given only because nothing is left to try.
+    pub fn are_exhausted_by(&self, code: StatusCode) -> bool {
+        self.were_made() && self.policy.is_some_and(|policy| policy.codes().contains(&code))
+    }
+
     /// Whether a response with this code is not given to the client.
     pub fn replace(&self, code: StatusCode) -> bool {
         self.are_left() && self.policy.is_some_and(|policy| policy.codes().contains(&code))

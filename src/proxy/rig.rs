@@ -9,7 +9,7 @@ use crate::routing::{
     Backend, Backends, GatewayId, Listener, Matches, PathIndex, PathMatch, PathRank, Rank, Route,
     RoutingTable, Rule, RuleName, SocketId, SocketTable, Timeouts, Transport,
 };
-use crate::telemetry::HttpStats;
+use crate::telemetry::{HttpStats, Observers};
 use crate::upstream::{
     Address, BackendSpec, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec, Protocol,
     Resolver,
@@ -197,7 +197,8 @@ impl Rig {
         let resolver = Resolver::from_system().expect("a resolver");
         let clusters = Clusters::new(resolver).reconcile(vec![spec], endpoints);
         let live = Arc::new(Live::default());
-        live.install(Revision { number: 1, table: table(rule), clusters, tls: Vec::new() });
+        let observers = Observers::default();
+        live.install(Revision { number: 1, table: table(rule), clusters, tls: Vec::new(), observers });
         let limits = Limits::default();
         let (shutdown, told) = watch::channel(false);
         let gateway = Gateway {
@@ -221,6 +222,8 @@ impl Rig {
             server_name: None,
             http2: false,
             client_certificate: ClientCertificate::NotTold,
+            tls: None,
+            number: 1,
             stats: Arc::new(HttpStats::default()),
         };
         let serving = serve(Wire::new(near), connection, Rc::clone(&self.worker), self.shutdown.subscribe());

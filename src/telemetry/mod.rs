@@ -8,14 +8,15 @@
 //! ```
 //!
 //! The data path only adds to counters of its own worker. Nothing that a client sends becomes a label: names come
-//! from routes, sockets and certificates, status codes from a list. An access log would stand beside this, fed by
-//! the end of an exchange.
+//! from routes, sockets and certificates, status codes from a list. Access logs and traces (`observe`) stand beside this,
+//! fed by the end of an exchange.
 
 mod cluster_list;
 mod families;
 mod http;
 mod listener;
 mod memory;
+mod observe;
 mod own;
 mod page;
 mod registry;
@@ -27,6 +28,10 @@ mod stream;
 pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
 pub use memory::Memory;
+pub use observe::{
+    AccessLog, Collector, Counters, Endpoint, Heading, Observation, Observer, Observers, Observing, Protocol,
+    SinkSpec, Tag, Tracing, WHOLE,
+};
 pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;
 pub use server::{Server, State};

@@ -8,6 +8,7 @@ use super::families::{self, ClusterRow, ServerRow};
 use super::http::{HttpStats, HttpTotals};
 use super::listener::{ListenerStats, ListenerTotals};
 use super::memory::Memory;
+use super::observe::Counters;
 use super::own::Own;
 use super::page::Page;
 use super::section::{Names, Section, Selection, Sink};
@@ -95,6 +96,13 @@ impl Registry {
         own.register(Box::new(Own::new(Arc::clone(&observed)))).expect("its names are valid and differ");
         own.register(Box::new(ProcessCollector::for_self())).expect("its names differ from those above");
         Self { server, workers, observed, own, last_page: AtomicUsize::new(0) }
+    }
+
+    /// Shows metrics that somebody else counts.
+    pub fn show(&self, counters: &Counters) {
+        for counter in counters.all() {
+            self.own.register(Box::new(counter)).expect("they are shown once, and their names differ");
+        }
     }
 
     /// A revision was installed.

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod access_log;
 mod beside;
 mod drain;
 mod extension;

@@ -234,6 +234,16 @@ impl Trigate {
             .expect("the object was applied");
     }
 
+    /// The path of a file in the gateway's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the child is ours");
+    }
+
     /// Puts any text into a file of the watched folder.
     pub fn write_manifest(&self, file: &str, text: &str) {
         replace(&self.folder.path().join("manifests").join(file), text);
@@ -295,8 +305,7 @@ impl Trigate {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("the child is ours");
+        self.signal(Signal::TERM);
     }
 
     /// Waits for the end of the process.

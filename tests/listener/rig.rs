@@ -14,7 +14,7 @@ use trigate::listener::{SocketOptions, Workers};
 use trigate::live::{Live, Revision};
 use trigate::proxy::{Connection, Gateway};
 use trigate::routing::{GatewayId, RoutingTable, SocketId, Transport};
-use trigate::telemetry::{HttpStats, ListenerStats};
+use trigate::telemetry::{HttpStats, ListenerStats, Observers};
 use trigate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
 use trigate::wire::Wire;
 
@@ -103,6 +103,7 @@ impl Rig {
             table: RoutingTable::default(),
             clusters: Vec::new(),
             tls: vec![(SOCKET, Arc::new(socket))],
+            observers: Observers::default(),
         });
     }
 

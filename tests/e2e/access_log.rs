@@ -1,0 +1,182 @@
+//! What is told of exchanges, over real sockets.
+
+use super::HOST;
+use crate::harness::client::{Ask, Client};
+use crate::harness::eventually;
+use crate::harness::manifest::{route, service};
+use crate::harness::raw::Raw;
+use crate::harness::trigate::{Builder, Trigate};
+use crate::harness::upstream::{Upstream, refusing};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A gateway with a log, `/ok` of whose host is served, `/refused` is not, and nothing else is there.
+async fn logging(more: impl FnOnce(Builder) -> Builder) -> (Trigate, Upstream) {
+    let upstream = Upstream::echo("app").await;
+    let mut builder = Builder::new().set("access_log.enabled", true);
+    for (name, address) in [("app", upstream.address), ("refused", refusing().await)] {
+        builder = builder.with_all(service(name, &[address]));
+        builder = builder.with(
+            route(name)
+                .on("external")
+                .on("internal")
+                .host(HOST)
+                .prefix_to(&format!("/{name}"), name)
+                .object(),
+        );
+    }
+    (more(builder).start().await, upstream)
+}
+
+/// The lines of the default log so far.
+fn objects(trigate: &Trigate) -> Vec<Value> {
+    trigate
+        .log()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(Value::is_object)
+        .collect()
+}
+
+async fn lines(trigate: &Trigate, count: usize) -> Vec<Value> {
+    until("lines in the log", || objects(trigate).len() >= count).await;
+    objects(trigate)
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    eventually(what, || {
+        let held = holds();
+        async move { held.then_some(()) }
+    })
+    .await;
+}
+
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_default_line_of_the_log_says_what_became_of_a_request() {
+    let (trigate, upstream) = logging(|builder| builder).await;
+    let mut client = Client::http1(trigate.external.http).await;
+    let ask = Ask::post(HOST, "/app/a?b=c", "12345")
+        .header("user-agent", "probe \"1\"")
+        .header("x-request-id", "forged");
+    assert_eq!(client.send(ask).await.status, 200);
+    assert_eq!(client.send(Ask::get(HOST, "/nothing")).await.status, 404);
+    assert_eq!(client.send(Ask::get(HOST, "/refused")).await.status, 503);
+    let lines = lines(&trigate, 3).await;
+    let said = |line: usize, name: &str| lines[line][name].clone();
+    for (name, want) in [
+        (":authority", json!(HOST)),
+        ("method", json!("POST")),
+        ("protocol", json!("HTTP/1.1")),
+        ("response_code", json!(200)),
+        ("response_code_details", json!("via_upstream")),
+        ("response_flags", json!("-")),
+        ("bytes_received", json!(5)),
+        ("upstream_cluster", json!("httproute/apps/app/rule/0")),
+        ("upstream_host", json!(upstream.address.to_string())),
+        ("user-agent", json!("probe \"1\"")),
+        ("x-envoy-origin-path", json!("/app/a?b=c")),
+        ("requested_server_name", Value::Null),
+        ("downstream_local_address", json!(trigate.external.http.to_string())),
+    ] {
+        assert_eq!(said(0, name), want, "{name} in {}", lines[0]);
+    }
+    assert!(said(0, "bytes_sent").as_u64().is_some_and(|sent| sent > 0), "{}", lines[0]);
+    assert!(said(0, "x-request-id").as_str().is_some_and(|id| id.len() == 36), "{}", lines[0]);
+    assert_eq!(lines[0].as_object().map(serde_json::Map::len), Some(24));
+    assert_eq!((said(1, "response_code"), said(1, "response_flags")), (json!(404), json!("NR")));
+    assert_eq!(said(1, "response_code_details"), "route_not_found");
+    assert_eq!((said(1, "upstream_cluster"), said(1, "upstream_host")), (Value::Null, Value::Null));
+    assert_eq!((said(2, "response_code"), said(2, "response_flags")), (json!(503), json!("UF")));
+    assert_eq!(
+        said(2, "response_code_details"),
+        "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+    );
+    assert_eq!(trigate.metric("trigate_access_log_written_total", &[]).await, 3.0);
+    assert_eq!(trigate.metric("trigate_access_log_dropped_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn requests_over_http2_and_tls_are_told_with_both() {
+    let (trigate, _upstream) = logging(|builder| {
+        builder.set("access_log.text", "%PROTOCOL% %REQUESTED_SERVER_NAME% %DOWNSTREAM_TLS_VERSION% %REQ(:SCHEME)% %RESPONSE_CODE% %BYTES_SENT%|")
+    })
+    .await;
+    let mut client = Client::https2(&trigate, trigate.external, HOST).await;
+    assert_eq!(client.send(Ask::get(HOST, "/nothing")).await.status, 404);
+    let want = format!("HTTP/2 {HOST} TLSv1.3 https 404 0|");
+    until("the line", || trigate.log().lines().any(|line| line == want)).await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_told_without_one() {
+    let (trigate, _upstream) = logging(|builder| builder).await;
+    let mut connection = Raw::connect(trigate.external.http).await;
+    connection.send("nonsense\r\n\r\n").await;
+    let answer = connection.response().await.expect("an answer");
+    assert_eq!(answer.status(), 400);
+    let line = lines(&trigate, 1).await.remove(0);
+    assert_eq!((&line["method"], &line[":authority"]), (&Value::Null, &Value::Null));
+    assert_eq!((&line["response_code"], &line["response_flags"]), (&json!(400), &json!("DPE")));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_told_without_a_status() {
+    let upstream = Upstream::raw(|mut connection| async move {
+        connection.request().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut objects = service("app", &[upstream.address]);
+    objects.push(route("app").on("external").host(HOST).to("app").object());
+    let trigate = Builder::new().set("access_log.enabled", true).with_all(objects).start().await;
+    let mut connection = Raw::connect(trigate.external.http).await;
+    connection.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    drop(connection);
+    let line = lines(&trigate, 1).await.remove(0);
+    assert_eq!((&line["response_code"], &line["response_flags"]), (&json!(0), &json!("DC")));
+    assert_eq!(line["response_code_details"], "downstream_remote_disconnect");
+}
+
+#[tokio::test]
+async fn a_file_takes_what_its_conditions_let_through_and_is_opened_again_on_sighup() {
+    let (trigate, _upstream) = logging(|builder| {
+        builder
+            .set("access_log.path", "log.txt")
+            .set("access_log.text", "%REQ(:PATH)% %RESPONSE_CODE% %REQ(X-TENANT)%")
+            .set("access_log.only.status_from", 400)
+            .set("access_log.only.headers", vec!["!x-quiet".to_owned()])
+            .set("gateways.internal.access_log", false)
+    })
+    .await;
+    let file = trigate.path("log.txt");
+    assert_eq!(trigate.external.get(HOST, "/app").await.status, 200);
+    assert_eq!(trigate.internal.get(HOST, "/elsewhere").await.status, 404);
+    let quiet = Ask::get(HOST, "/quiet").header("x-quiet", "1");
+    assert_eq!(Client::http1(trigate.external.http).await.send(quiet).await.status, 404);
+    let tenant = Ask::get(HOST, "/b").header("x-tenant", "a\"b");
+    assert_eq!(Client::http1(trigate.external.http).await.send(tenant).await.status, 404);
+    until("the line", || text(&file) == "/b 404 a\\x22b\n").await;
+    let moved = file.with_extension("old");
+    std::fs::rename(&file, &moved).expect("the folder is ours");
+    trigate.signal(Signal::HUP);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(trigate.external.get(HOST, "/c").await.status, 404);
+    until("the line in the new file", || text(&file) == "/c 404 -\n").await;
+    assert_eq!(text(&moved), "/b 404 a\\x22b\n");
+}
+
+#[tokio::test]
+async fn the_last_request_is_in_the_log_when_the_process_ends() {
+    let (mut trigate, _upstream) = logging(|builder| builder.set("access_log.path", "log.txt")).await;
+    let file = trigate.path("log.txt");
+    assert_eq!(trigate.external.get(HOST, "/app").await.status, 200);
+    trigate.signal(Signal::TERM);
+    trigate.ended(std::time::Duration::from_secs(10)).await;
+    assert_eq!(text(&file).lines().count(), 1, "{}", text(&file));
+}
