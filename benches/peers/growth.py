@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""How trigate behaves as the work grows: memory by routes and by idle connections, time until a change is live, and the
+slowest request while a table of 10,000 routes is swapped. Prints one line a figure.
+
+    benches/peers/growth.py                     # all of it
+    benches/peers/growth.py routes idle swap    # or some
+
+Trigate is target/release/trigate (or TRIGATE=path). Needs nginx, nghttp2-client, openssl; 10,000 connections need `ulimit -Hn` of 30,000.
+"""
+
+import json
+import os
+import pathlib
+import re
+import resource
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import config
+import run
+
+# As many as one may have open; trigate keeps room for a connection to an upstream for each.
+OPEN_FILES = min(30_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+CONNECTIONS = min(10_000, OPEN_FILES * 9 // 20)
+
+
+def resident_mib(pid):
+    rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"Rss:\s+(\d+)", rollup)[1]) / 1024
+
+
+def trigate(folder, log, routes):
+    """A trigate with so many routes; its process, ports and manifests."""
+    folder.mkdir()
+    for name in ("cert.pem", "key.pem"):
+        (folder / name).write_text((folder.parent / name).read_text())
+    os.environ["ROUTES"] = str(routes)
+    http, https = config.free_port(), config.free_port()
+    command = config.trigate(folder, http, https, int((folder.parent / "upstream-port").read_text()))
+    if not command:
+        sys.exit("target/release/trigate is missing: cargo build --release, or TRIGATE=path")
+    running = run.Running("trigate", command, 0, log)
+    config.wait_for(https)
+    return running, http, https, folder / "manifests"
+
+
+def status(port, path, host=run.HOST):
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return int(client.recv(64).split(b" ")[1])
+
+
+def of_routes(folder, log):
+    least = None
+    for routes in (10, 1_000, 10_000, 100_000):
+        running, *_ = trigate(folder / f"routes-{routes}", log, routes)
+        resident = resident_mib(running.process.pid)
+        least = least or resident
+        each = (resident - least) * 1024 / routes
+        print(f"routes: {routes:7}: {resident:6.1f} MiB resident, {each:.2f} KiB a route", flush=True)
+        running.end()
+
+
+def of_idle(folder, log):
+    trusting = ssl.create_default_context(cafile=folder / "cert.pem")
+    for name in ("plain", "TLS"):
+        running, http, https, _ = trigate(folder / f"idle-{name}", log, 10)
+        port = https if name == "TLS" else http
+        before = resident_mib(running.process.pid)
+        clients = []
+        for _ in range(CONNECTIONS):
+            client = socket.create_connection(("127.0.0.1", port), 10)
+            if name == "TLS":
+                client = trusting.wrap_socket(client, server_hostname=run.HOST)
+            client.sendall(f"GET / HTTP/1.1\r\nHost: {run.HOST}\r\n\r\n".encode())
+            client.recv(4096)
+            clients.append(client)
+        time.sleep(1)
+        taken = resident_mib(running.process.pid) - before
+        each = taken * 1024 / CONNECTIONS
+        print(f"idle: {CONNECTIONS} {name} connections: {taken:.1f} MiB, {each:.1f} KiB each", flush=True)
+        for client in clients:
+            client.close()
+        running.end()
+
+
+def change(manifests, name, path):
+    """Writes a file as editors do: a new one in the place of the old."""
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+        "filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "elsewhere.test"}}],
+    }
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": name, "namespace": "bench"},
+        "spec": {"parentRefs": [{"name": "external"}], "hostnames": ["changed.test"], "rules": [rule]},
+    }
+    new = manifests / f".{name}.new"
+    new.write_text(json.dumps(route))
+    new.rename(manifests / f"{name}.yaml")
+
+
+def of_swap(folder, log):
+    for routes in (1_000, 10_000):
+        running, http, _, manifests = trigate(folder / f"swap-{routes}", log, routes)
+        times = []
+        for n in range(20):
+            path = f"/change-{n}"
+            begun = time.monotonic()
+            change(manifests, "changed", path)
+            while status(http, path, "changed.test") == 404:
+                if time.monotonic() - begun > 10:
+                    sys.exit(f"change {n} is not live after 10 s")
+                time.sleep(0.001)
+            times.append((time.monotonic() - begun) * 1000)
+            time.sleep(0.1)
+        times.sort()
+        print(f"change: {routes} routes: live after {times[10]:.0f} ms (slowest of 20: {times[-1]:.0f} ms)", flush=True)
+        if routes == 10_000:
+            slowest_while_swapped(folder, http, manifests)
+        running.end()
+
+
+def slowest_while_swapped(folder, http, manifests):
+    over = threading.Event()
+
+    def swap():
+        n = 0
+        while not over.wait(0.1):
+            n += 1
+            change(manifests, "changed", f"/swap-{n}")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    log = folder / "swap.log"
+    answered, wrong = run.load("h1", http, 0, 10, rate=2_000, log=log)
+    over.set()
+    swapping.join()
+    slowest = max(int(line.split("\t")[2]) for line in log.read_text().splitlines()) / 1000
+    print(f"swap: {answered} requests, {wrong} failed, the slowest took {slowest:.1f} ms", flush=True)
+
+
+PARTS = {"routes": of_routes, "idle": of_idle, "swap": of_swap}
+
+
+def main():
+    names = sys.argv[1:] or list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    with tempfile.TemporaryDirectory(prefix="growth-") as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        config.certificate(folder, run.HOST)
+        log = (folder / "log").open("a")
+        port = config.free_port()
+        (folder / "upstream-port").write_text(str(port))
+        run.Running("upstream", config.upstream(folder, port), 1, log)
+        config.wait_for(port)
+        try:
+            for one in names:
+                PARTS[one](folder, log)
+        finally:
+            for running in run.Running.all:
+                running.end()
+
+
+if __name__ == "__main__":
+    main()
