@@ -292,7 +292,8 @@ fn scan(listeners: &[WrittenListener], request: &WrittenRequest) -> Answer {
     let Some(listener) = listener else { return Answer::NotFound };
     let mut contenders = Vec::new();
     for route in &listener.routes {
-        for hostname in route.hostnames.iter().filter_map(|hostname| common(listener.hostname, *hostname)) {
+        let shared = |hostname: &&Hostname| common(listener.hostname, **hostname).is_some();
+        for &hostname in route.hostnames.iter().filter(shared) {
             for (rule, matches) in route.rules.iter().enumerate() {
                 for (position, wanted) in matches.iter().enumerate() {
                     if covers(hostname, request.host) && holds(wanted, request) {
@@ -381,7 +382,8 @@ fn insert(listener: &mut Listener, hostname: Hostname, route: &WrittenRoute, rul
                 route: Reverse(route.name.clone()),
                 position: Reverse((index, position)),
             };
-            for shared in route.hostnames.iter().filter_map(|h| pattern(*h).intersect(&pattern(hostname))) {
+            let patterns = route.hostnames.iter().map(|hostname| pattern(*hostname));
+            for shared in patterns.filter(|name| name.intersect(&pattern(hostname)).is_some()) {
                 listener.hosts.entry(&shared, Default::default).insert(rank.clone(), matches.clone(), id);
             }
         }

@@ -80,13 +80,17 @@ impl Announcement<'_> {
 
     /// The host names that the socket serves, in alphabetical order.
     fn host_patterns(&self, id: SocketId) -> BTreeSet<HostPattern> {
-        let table = self.revision.table.socket(id);
-        let listeners = table.into_iter().flat_map(|table| table.listeners());
-        let hosts = listeners.flat_map(|listener| listener.hosts.iter().map(|(pattern, _)| pattern));
-        let streams = table.into_iter().flat_map(|table| table.streams());
+        let Some(table) = self.revision.table.socket(id) else { return BTreeSet::new() };
+        let mut hosts = BTreeSet::new();
+        for (of_listener, place) in table.hosts() {
+            let of_routes = table.listeners()[place].hosts.iter();
+            hosts.extend(of_routes.filter_map(|(pattern, _)| pattern.intersect(&of_listener)));
+        }
+        for (of_listener, listener) in table.streams() {
+            let of_routes = listener.hosts.iter();
+            hosts.extend(of_routes.filter_map(|(pattern, _)| pattern.intersect(&of_listener)));
+        }
         hosts
-            .chain(streams.flat_map(|(_, listener)| listener.hosts.iter().map(|(pattern, _)| pattern)))
-            .collect()
     }
 
     fn hosts(&self, socket: &Opened) -> String {

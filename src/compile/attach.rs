@@ -17,7 +17,8 @@ pub(super) type ListenerId = (usize, usize);
 /// What came of one parent.
 pub(super) struct Attachment {
     pub verdict: Verdict,
-    /// Listeners that take the route, with the host names they have in common.
+    /// Listeners that take the route, with those of its host names that have something in common with theirs: the
+    /// names as the route has them, for it is by them that one route goes before another.
     pub listeners: BTreeMap<ListenerId, Vec<HostPattern>>,
 }
 
@@ -90,9 +91,10 @@ fn admit(listener: &Listening<'_>, approach: &Approach<'_, '_>) -> Result<Vec<Ho
         ));
     }
     if hostnames.is_empty() {
-        return Ok(vec![listener.hostname.clone()]);
+        return Ok(vec![HostPattern::Any]);
     }
-    let mut common: Vec<_> = hostnames.iter().filter_map(|name| name.intersect(&listener.hostname)).collect();
+    let shared = |name: &&HostPattern| name.intersect(&listener.hostname).is_some();
+    let mut common: Vec<_> = hostnames.iter().filter(shared).cloned().collect();
     common.sort();
     common.dedup();
     if common.is_empty() {

@@ -22,8 +22,8 @@ pub(super) struct Filling<'a, 's> {
     pub rules: Rules<'s>,
     /// All rules of the table.
     pub table: Vec<Arc<Rule>>,
-    /// Which kind of route has a host name on a listener, and whose it was first.
-    owners: HashMap<(ListenerId, HostPattern), (&'static str, Arc<Route>)>,
+    /// The host names that each kind of route has on a listener, and whose they were first.
+    owners: HashMap<(ListenerId, &'static str), BTreeMap<HostPattern, Arc<Route>>>,
 }
 
 impl<'a, 's> Filling<'a, 's> {
@@ -137,30 +137,41 @@ impl<'a, 's> Filling<'a, 's> {
             return None;
         }
         let mut refused = None;
-        taken.retain(|&listener, hosts| {
-            let other = hosts.iter().find_map(|host| {
-                let owner = self.owners.get(&(listener, host.clone()))?;
-                (owner.0 != route.kind).then(|| (host.clone(), owner.1.clone()))
-            });
-            match other {
-                Some((host, owner)) => {
-                    let message = format!(
-                        "host name {host} belongs to {} {}/{}, which is older or comes first by name; the two kinds cannot share one",
-                        owner.kind, owner.namespace, owner.name
-                    );
-                    refused = Some(Fault::new("NotAllowedByListeners", message));
-                    false
+        taken.retain(|&listener, hosts| match self.rival(listener, route.kind, hosts) {
+            Some((host, owner)) => {
+                let message = format!(
+                    "host name {host} belongs to {} {}/{}, which is older or comes first by name; the two kinds cannot share one",
+                    owner.kind, owner.namespace, owner.name
+                );
+                refused = Some(Fault::new("NotAllowedByListeners", message));
+                false
+            }
+            None => {
+                let owners = self.owners.entry((listener, route.kind)).or_default();
+                for host in hosts.iter() {
+                    owners.entry(host.clone()).or_insert_with(|| route.clone());
                 }
-                None => {
-                    for host in hosts.iter() {
-                        let owner = || (route.kind, route.clone());
-                        self.owners.entry((listener, host.clone())).or_insert_with(owner);
-                    }
-                    true
-                }
+                true
             }
         });
         refused.filter(|_| taken.is_empty())
+    }
+
+    /// A host that routes of the other kind have too, and the first of them.
+    fn rival(
+        &self,
+        listener: ListenerId,
+        kind: &str,
+        hosts: &[HostPattern],
+    ) -> Option<(HostPattern, Arc<Route>)> {
+        let (g, l) = listener;
+        let of_listener = &self.bound[g].listeners[l].hostname;
+        let other = if kind == "HTTPRoute" { "GRPCRoute" } else { "HTTPRoute" };
+        let theirs = self.owners.get(&(listener, other))?;
+        theirs.iter().find_map(|(name, owner)| {
+            let shared = hosts.iter().find_map(|host| both(host, name, of_listener))?;
+            Some((shared, owner.clone()))
+        })
     }
 
     fn count(
@@ -232,6 +243,15 @@ impl<'a, 's> Filling<'a, 's> {
             }
         }
     }
+}
+
+/// The hosts of a listener that two routes of different kinds both name. A route without host names names none, and
+/// is in nobody's way unless the other one names all that the listener has.
+fn both(one: &HostPattern, other: &HostPattern, of_listener: &HostPattern) -> Option<HostPattern> {
+    let [a, b] = [one, other].map(|name| name.intersect(of_listener));
+    let (a, b) = (a?, b?);
+    let nameless = (*one == HostPattern::Any) != (*other == HostPattern::Any);
+    if nameless && a != b { None } else { a.intersect(&b) }
 }
 
 /// The host names of a route; or, when it has some and none of them is one, what is wrong. Were it served

@@ -53,6 +53,8 @@ pub struct Listener {
     pub name: String,
     /// Whether GRPCRoutes are attached: an unknown method is then answered by `UNIMPLEMENTED`.
     pub grpc: bool,
+    /// By the host names of routes as they are written, which may be wider than the listener's: the more specific
+    /// one goes first also where both cover all that the listener serves.
     pub hosts: HostIndex<PathIndex>,
 }
 
