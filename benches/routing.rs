@@ -6,9 +6,9 @@
 mod tables;
 
 use divan::{AllocProfiler, Bencher, black_box};
-use http::HeaderMap;
-use tables::{SOCKET, many_hosts, many_paths, request};
-use trigate::routing::RoutingTable;
+use http::{HeaderMap, HeaderName};
+use tables::{SOCKET, many_hosts, many_paths, one_match, request};
+use trigate::routing::{HeaderMatch, Matches, PathMatch, QueryMatch, Request, RoutingTable, TextMatch};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -57,4 +57,22 @@ fn path_prefix_among_many_on_one_host(bencher: Bencher, routes: usize) {
 #[divan::bench(args = ROUTES)]
 fn unknown_path_on_one_host(bencher: Bencher, routes: usize) {
     find(bencher, &many_paths(routes), "app.example.test", "/section-0/nothing/a/b/c/d", false);
+}
+
+#[divan::bench]
+fn repeated_header_and_encoded_query(bencher: Bencher) {
+    let mut headers = HeaderMap::new();
+    for value in ["reader", "writer"] {
+        headers.append("x-role", value.parse().expect("a value"));
+    }
+    let exact = |text: &str| TextMatch::Exact(text.to_owned());
+    let table = one_match(Matches {
+        headers: [HeaderMatch { name: HeaderName::from_static("x-role"), value: exact("reader,writer") }]
+            .into(),
+        queries: [QueryMatch { name: "q".to_owned(), value: exact("a b&c") }].into(),
+        ..Matches::of(PathMatch::prefix("/"))
+    });
+    let request = Request { query: "p=1&q=a%20b%26c", ..request("app.example.test", "/", &headers) };
+    assert!(table.find(SOCKET, &request).is_ok(), "this is the case that is measured");
+    bencher.bench_local(|| black_box(&table).find(SOCKET, black_box(&request)).is_ok());
 }

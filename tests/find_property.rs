@@ -340,6 +340,7 @@ fn compiled(written: &WrittenMatch) -> (PathRank, Matches) {
         method: written.method.map(|method| method.parse().expect("a method")),
         headers: written.headers.iter().map(header).collect(),
         queries: written.queries.iter().map(query).collect(),
+        cookies: Box::default(),
     };
     (rank, matches)
 }

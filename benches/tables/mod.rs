@@ -21,8 +21,13 @@ pub fn many_hosts(routes: usize) -> RoutingTable {
         } else {
             format!("app-{route}.example.test")
         };
-        (host, PathMatch::prefix("/"))
+        (host, Matches::of(PathMatch::prefix("/")))
     }))
+}
+
+/// One route, for `app.example.test`.
+pub fn one_match(matches: Matches) -> RoutingTable {
+    build(std::iter::once(("app.example.test".to_owned(), matches)))
 }
 
 /// `routes` routes for one host, `app.example.test`: every second one for `/section-7/exact`, the others for
@@ -33,7 +38,7 @@ pub fn many_paths(routes: usize) -> RoutingTable {
             0 => PathMatch::prefix(&format!("/section-{route}/prefix")),
             _ => PathMatch::Exact(format!("/section-{route}/exact")),
         };
-        ("app.example.test".to_owned(), path)
+        ("app.example.test".to_owned(), Matches::of(path))
     }))
 }
 
@@ -42,13 +47,13 @@ pub fn request<'a>(host: &'a str, path: &'a str, headers: &'a HeaderMap) -> Requ
     Request { host, server_name: Some(host), path, query: "", method: &Method::GET, headers }
 }
 
-fn build(routes: impl Iterator<Item = (String, PathMatch)>) -> RoutingTable {
+fn build(routes: impl Iterator<Item = (String, Matches)>) -> RoutingTable {
     let mut listener = Listener { name: "network/external/https".into(), ..Listener::default() };
     let mut rules = Vec::new();
-    for (index, (host, path)) in routes.enumerate() {
+    for (index, (host, matches)) in routes.enumerate() {
         let name = format!("route-{index}");
         let rank = Rank {
-            path: match &path {
+            path: match &matches.path {
                 PathMatch::Exact(path) => PathRank::Exact(path.len()),
                 PathMatch::Prefix(path) => PathRank::Prefix(path.len()),
                 PathMatch::Regex(regex) => PathRank::Regex(regex.as_str().len()),
@@ -60,7 +65,6 @@ fn build(routes: impl Iterator<Item = (String, PathMatch)>) -> RoutingTable {
             route: Reverse(format!("apps/{name}")),
             position: Reverse((0, 0)),
         };
-        let matches = Matches { path, method: None, headers: Box::default(), queries: Box::default() };
         let pattern = HostPattern::parse(&host).expect("a valid host");
         listener.hosts.entry(&pattern, Default::default).insert(rank, matches, index as u32);
         let route = Arc::new(Route { kind: "HTTPRoute", namespace: "apps".into(), name });

@@ -7,11 +7,11 @@ use super::aside::Aside;
 use super::filters::{Draft, edits, name, unsupported, value};
 use super::findings::{Fault, called, there_is};
 use super::grants::{From, To, allows};
-use crate::filter::{Credential, DirectResponse, HostEdit, PathEdit, RegexEdit, Rewrite};
+use crate::filter::{Credential, DirectResponse, HostEdit, PathEdit, RegexEdit, Rewrite, Template};
 use crate::resource::{
-    Backend, BodySource, ConfigMap, CredentialInjection, CredentialSource, ENVOY_GATEWAY_GROUP, FixedAnswer,
-    HostRewrite, HttpBackendRef, HttpRouteFilter, HttpRouteFilterSpec, LocalRef, Objects, PathRewrite,
-    RegexReplacement, Resource, Secret, Service, Snapshot, UrlRewriteExtension,
+    Backend, BodySource, ConfigMap, CredentialInjection, CredentialSource, ENVOY_GATEWAY_GROUP, ExtraMatch,
+    FixedAnswer, HostRewrite, HttpBackendRef, HttpFilter, HttpRouteFilter, HttpRouteFilterSpec, LocalRef,
+    Objects, PathRewrite, RegexReplacement, Resource, Secret, Service, Snapshot, UrlRewriteExtension,
 };
 use bytes::Bytes;
 use http::HeaderValue;
@@ -45,11 +45,9 @@ fn apply(
     from: From<'_>,
 ) -> Result<(), Fault> {
     let HttpRouteFilterSpec { url_rewrite, direct_response, credential_injection, matches } = spec;
-    if !matches.is_empty() {
-        // Without them the rule would serve requests that it is not meant for.
-        return Err(unsupported("matches are not served yet, so what it belongs to answers 500"));
-    }
-    if url_rewrite.is_none() && direct_response.is_none() && credential_injection.is_none() {
+    let filters = url_rewrite.is_some() || direct_response.is_some() || credential_injection.is_some();
+    // What they ask of requests belongs to the matches of the rule.
+    if !filters && matches.is_empty() {
         draft.odd.push(Fault::new("NoEffect", "the HTTPRouteFilter asks for nothing"));
     }
     if let Some(written) = url_rewrite {
@@ -66,11 +64,29 @@ fn apply(
     Ok(())
 }
 
+/// What the HTTPRouteFilters among these filters ask of cookies: the place of each, and its matches.
+pub(super) fn asked<'s>(
+    snapshot: &'s Snapshot,
+    namespace: &str,
+    filters: &[HttpFilter],
+) -> Vec<(usize, &'s [ExtraMatch])> {
+    let asked = filters.iter().enumerate().filter_map(|(i, filter)| {
+        let LocalRef { group, kind, name } = filter.extension_ref.as_deref()?;
+        let ours = (&**group, &**kind) == (ENVOY_GATEWAY_GROUP, HttpRouteFilter::KIND);
+        let found = snapshot.http_route_filters.get(namespace, name).filter(|_| ours)?;
+        Some((i, &*found.object.spec.matches)).filter(|(_, matches)| !matches.is_empty())
+    });
+    asked.collect()
+}
+
 fn rewrite(draft: &mut Draft, written: &UrlRewriteExtension) -> Result<(), Fault> {
     let UrlRewriteExtension { hostname, path, append_forwarded_host } = written;
     if *append_forwarded_host == Some(false) {
-        let message = "X-Forwarded-Host is always sent; remove it with a RequestHeaderModifier";
-        draft.odd.push(Fault::new("NoEffect", message));
+        if hostname.is_none() {
+            let message = "appendXForwardedHost counts where the hostname is rewritten, and it is not";
+            draft.odd.push(Fault::new("NoEffect", message));
+        }
+        draft.filters.hides_host |= hostname.is_some();
     }
     let hostname = hostname.as_ref().map(|hostname| host(draft, hostname)).transpose()?.flatten();
     let path = path.as_ref().map(path_edit).transpose()?;
@@ -132,13 +148,15 @@ fn direct(
     let content_type = content_type.as_deref().map(|text| value("content-type", text)).transpose()?;
     let text = source.as_ref().map(|source| body(source, snapshot, from.namespace)).transpose()?;
     let text = text.unwrap_or_default();
-    if has_operator(text) {
-        let message = "operators like `%PROTOCOL%` are not served yet; the body is sent as it stands";
+    let (template, unknown) = Template::parse(text);
+    if let Some(operator) = unknown.first() {
+        let message = format!("there is no operator `%{operator}%` here; it is sent as it stands");
         draft.odd.push(Fault::new("UnsupportedValue", message));
     }
     let body = Bytes::copy_from_slice(text.as_bytes());
     let mut answer = DirectResponse::new(status, content_type, body)
         .map_err(|error| unsupported(format!("directResponse: {error}")))?;
+    answer.template = template.map(Box::new);
     if let Some(header) = header {
         answer.headers = edits(header)?;
     }
@@ -167,14 +185,6 @@ fn body<'s>(source: &'s BodySource, snapshot: &'s Snapshot, namespace: &str) -> 
             Err(unsupported(format!("there is no type `{other}` of body; there are Inline and ValueRef")))
         }
     }
-}
-
-/// Whether Envoy would put something else for a part of the text: `%START_TIME%`, `%REQ(x)%`.
-fn has_operator(text: &str) -> bool {
-    text.split('%').skip(1).any(|part| {
-        let name = part.split('(').next().unwrap_or_default();
-        name.len() > 2 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-    })
 }
 
 fn credential(
@@ -252,18 +262,4 @@ pub(super) fn own_name<'s>(
     spec.external_name
         .as_deref()
         .filter(|_| external && reference.kind.as_deref().is_none_or(|kind| kind == Service::KIND))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::has_operator;
-
-    #[test]
-    fn what_envoy_would_replace_is_told_from_a_percent_sign() {
-        for (text, want) in
-            [("%REQ(x-id)%", true), ("at %START_TIME%", true), ("100% of it", false), ("a%20b %A%", false)]
-        {
-            assert_eq!(has_operator(text), want, "{text}");
-        }
-    }
 }

@@ -2,8 +2,10 @@
 
 use super::findings::Fault;
 use super::routes::WrittenMatches;
-use crate::resource::{GrpcMatch, GrpcMethodMatch, HttpMatch, HttpPathMatch, ValueMatch};
-use crate::routing::{HeaderMatch, Matches, PathMatch, PathRank, QueryMatch, TextMatch};
+use crate::resource::{ExtraMatch, GrpcMatch, GrpcMethodMatch, HttpMatch, HttpPathMatch, ValueMatch};
+use crate::routing::{
+    CookieLists, CookieMatch, HeaderMatch, Matches, PathMatch, PathRank, QueryMatch, TextMatch,
+};
 use http::{HeaderName, Method};
 use regex::bytes::{Regex, RegexBuilder};
 use std::collections::HashMap;
@@ -81,8 +83,7 @@ pub(super) fn compile(
 }
 
 fn everything() -> Ranked {
-    let path = PathMatch::prefix("/");
-    (Matches { path, method: None, headers: Box::default(), queries: Box::default() }, PathRank::Prefix(0))
+    (Matches::of(PathMatch::prefix("/")), PathRank::Prefix(0))
 }
 
 fn of_http(written: &HttpMatch, regexes: &mut Regexes) -> Result<Ranked, MatchFault> {
@@ -92,7 +93,7 @@ fn of_http(written: &HttpMatch, regexes: &mut Regexes) -> Result<Ranked, MatchFa
         method.as_deref().map(known_method).transpose().map_err(|fault| ("method".to_owned(), fault))?;
     let headers = self::headers(headers, regexes)?;
     let queries = queries(query_params, regexes)?;
-    Ok((Matches { path, method, headers, queries }, rank))
+    Ok((Matches { method, headers, queries, ..Matches::of(path) }, rank))
 }
 
 fn http_path(written: Option<&HttpPathMatch>, regexes: &mut Regexes) -> Result<(PathMatch, PathRank), Fault> {
@@ -118,6 +119,15 @@ fn absolute(path: &str) -> Result<(), Fault> {
     if !path.starts_with('/') {
         return refuse(format!("path `{path}` does not start with a slash"));
     }
+    if let Some(part) = unwritable(path) {
+        let message = match part.strip_prefix('%') {
+            Some(_) => format!(
+                "no request has `{part}` in its path once that is normalised; write the character itself"
+            ),
+            None => format!("a path has `{part}` only percent-encoded; write `{}`", percent_encoded(part)),
+        };
+        return refuse(message);
+    }
     let lower = path.to_ascii_lowercase();
     let never = ["//", "/./", "/../", "%2f", "#"].into_iter().find(|part| lower.contains(part));
     let never = never.or_else(|| ["/.", "/.."].into_iter().find(|end| lower.ends_with(end)));
@@ -125,6 +135,25 @@ fn absolute(path: &str) -> Result<(), Fault> {
         Some(part) => refuse(format!("no request has `{part}` in its path once that is normalised")),
         None => Ok(()),
     }
+}
+
+/// The first part of a path that no request has like this: a character that stands there escaped only, or an escape
+/// of one that needs none.
+fn unwritable(path: &str) -> Option<&str> {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    path.char_indices().find_map(|(at, character)| match character {
+        '%' => {
+            let escape = path.get(at..at + 3);
+            let byte = escape.and_then(|escape| u8::from_str_radix(&escape[1..], 16).ok());
+            byte.is_none_or(unreserved).then(|| escape.unwrap_or("%"))
+        }
+        _ if character.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@#".contains(character) => None,
+        _ => path.get(at..at + character.len_utf8()),
+    })
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 fn known_method(written: &str) -> Result<Method, Fault> {
@@ -170,6 +199,22 @@ fn text(written: &ValueMatch, regexes: &mut Regexes) -> Result<TextMatch, Fault>
     }
 }
 
+/// What an HTTPRouteFilter asks of cookies beside the matches of the rule.
+pub(super) fn cookies(written: &[ExtraMatch], regexes: &mut Regexes) -> Result<CookieLists, MatchFault> {
+    let list = |(i, one): (usize, &ExtraMatch)| {
+        if one.cookies.is_empty() {
+            let fault = Fault::new("UnsupportedValue", "it asks for nothing; give it `cookies`");
+            return Err((format!("matches[{i}]"), fault));
+        }
+        let cookie = |(k, cookie): (usize, &ValueMatch)| match text(cookie, regexes) {
+            Ok(value) => Ok(CookieMatch { name: cookie.name.to_string(), value }),
+            Err(fault) => Err((format!("matches[{i}].cookies[{k}]"), fault)),
+        };
+        one.cookies.iter().enumerate().map(cookie).collect()
+    };
+    written.iter().enumerate().map(list).collect()
+}
+
 fn unknown_type(written: &str, known: &str) -> Fault {
     Fault::new("UnsupportedValue", format!("there is no type `{written}`; there are {known}"))
 }
@@ -178,7 +223,7 @@ fn of_grpc(written: &GrpcMatch, regexes: &mut Regexes) -> Result<Ranked, MatchFa
     let GrpcMatch { method, headers } = written;
     let (path, rank) = grpc_path(method.as_ref(), regexes).map_err(|fault| ("method".to_owned(), fault))?;
     let headers = self::headers(headers, regexes)?;
-    Ok((Matches { path, method: None, headers, queries: Box::default() }, rank))
+    Ok((Matches { headers, ..Matches::of(path) }, rank))
 }
 
 /// The path of a call is `/service/method`. Characters of the service count before those of the method
@@ -263,6 +308,13 @@ mod tests {
             ("/a/../b", false),
             ("/a/..", false),
             ("/a%2Fb", false),
+            ("/caf%C3%A9", true),
+            ("/caf%c3%a9/@:!", true),
+            ("/café", false),
+            ("/a b", false),
+            ("/%61", false),
+            ("/100%", false),
+            ("/a?b", false),
             ("/a#b", false),
         ] {
             assert_eq!(absolute(path).is_ok(), want, "{path}");

@@ -3,11 +3,11 @@
 use super::aside::{self, Aside};
 use super::backends::Resolver;
 use super::durations;
-use super::extension::own_name;
+use super::extension::{self, own_name};
 use super::filters::{self, Remarks};
 use super::findings::{Fault, Findings};
 use super::grants::From;
-use super::matches::{self, Ranked, Regexes};
+use super::matches::{self, MatchFault, Ranked, Regexes};
 use super::routes::{Written, WrittenRule};
 use super::sessions;
 use crate::filter::{Filters, HostEdit, Rewrite};
@@ -72,7 +72,7 @@ impl<'s> Rules<'s> {
         let mut outcome = Outcome::default();
         for written in route.rules() {
             let mut notes = Notes { route, rule: written.index, findings };
-            match matches::compile(&written.matches, &mut self.regexes) {
+            match self.matches(&written, route.namespace()) {
                 Err((field, fault)) => {
                     notes.add(Severity::Error, &field, &fault);
                     outcome.dropped.push((written.index, fault));
@@ -84,6 +84,21 @@ impl<'s> Rules<'s> {
             }
         }
         outcome
+    }
+
+    /// The matches of a rule, with what its filters ask of requests besides.
+    fn matches(&mut self, written: &WrittenRule<'_>, namespace: &str) -> Result<Vec<Ranked>, MatchFault> {
+        let mut ranked = matches::compile(&written.matches, &mut self.regexes)?;
+        let asked = extension::asked(self.backends.snapshot(), namespace, written.filters);
+        let cookies = asked.into_iter().map(|(i, asked)| {
+            let lists = matches::cookies(asked, &mut self.regexes);
+            lists.map_err(|(field, fault)| (format!("filters[{i}].extensionRef.{field}"), fault))
+        });
+        let cookies: Box<[_]> = cookies.collect::<Result<_, _>>()?;
+        if !cookies.is_empty() {
+            ranked.iter_mut().for_each(|(matches, _)| matches.cookies = cookies.clone());
+        }
+        Ok(ranked)
     }
 
     fn rule(
@@ -165,7 +180,14 @@ impl<'s> Rules<'s> {
                 }
             };
             let mut aside = self.aside(name, notes);
-            let (mut filters, remarks) = filters::compile(&reference.filters, prefixes, &mut aside);
+            let (mut filters, mut remarks) = filters::compile(&reference.filters, prefixes, &mut aside);
+            let snapshot = self.backends.snapshot();
+            if let [(place, _), ..] = *extension::asked(snapshot, from.namespace, &reference.filters) {
+                // The backend is chosen already, and nobody else is there to serve what it is not meant for.
+                let message = "matches of an HTTPRouteFilter are asked at a rule; move the filter there";
+                remarks.broken.push((place, Fault::new("UnsupportedValue", message)));
+                filters = Filters { broken: Some(Reply::BrokenRule), ..Filters::default() };
+            }
             if host_of_backend || remarks.host_of_backend {
                 let named = own_name(self.backends.snapshot(), from, reference);
                 rewrite_host(&mut filters, named);

@@ -208,7 +208,7 @@ impl<'a, 's> Filling<'a, 's> {
                 let rank = Rank {
                     path,
                     method: matches.method.is_some(),
-                    headers: matches.headers.len(),
+                    headers: matches.headers_asked(),
                     queries: matches.queries.len(),
                     age: Reverse(route.age()),
                     route: Reverse(name.clone()),

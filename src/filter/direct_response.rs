@@ -1,6 +1,6 @@
 //! DirectResponse of Envoy Gateway's HTTPRouteFilter: an answer that no backend gives.
 
-use super::HeaderEdits;
+use super::{HeaderEdits, Template};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use thiserror::Error;
@@ -16,6 +16,8 @@ pub struct DirectResponse {
     body: Bytes,
     /// What the filter's `header` changes in the answer.
     pub headers: HeaderEdits,
+    /// The body where each request has its own.
+    pub template: Option<Box<Template>>,
 }
 
 /// Why an answer cannot be given.
@@ -49,7 +51,7 @@ impl DirectResponse {
         }
         let text = (!body.is_empty()).then(|| HeaderValue::from_static("text/plain"));
         let content_type = content_type.or(text);
-        Ok(Self { status: code, content_type, body, headers: HeaderEdits::default() })
+        Ok(Self { status: code, content_type, body, headers: HeaderEdits::default(), template: None })
     }
 
     pub fn status(&self) -> StatusCode {

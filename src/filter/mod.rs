@@ -15,6 +15,7 @@ mod path;
 mod redirect;
 mod regex_edit;
 mod rewrite;
+mod template;
 
 pub use cors::{Allowed, Cors, Grant};
 pub use credential::Credential;
@@ -28,6 +29,7 @@ pub use path::PathEdit;
 pub use redirect::{Origin, Redirect, Scheme};
 pub use regex_edit::{RegexEdit, RegexEditError};
 pub use rewrite::{HostEdit, Rewrite};
+pub use template::{Template, Told};
 
 use crate::reply::Reply;
 use std::sync::Arc;
@@ -52,6 +54,8 @@ pub struct Filters {
     pub credential: Option<Box<Credential>>,
     /// Changes the request's host and path.
     pub rewrite: Option<Box<Rewrite>>,
+    /// Whether the backend is not told, in `X-Forwarded-Host`, what host was asked for.
+    pub hides_host: bool,
     /// Sends copies of what the backend gets.
     pub mirrors: Box<[Mirror]>,
     /// Changes the response's headers.

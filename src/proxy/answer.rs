@@ -4,7 +4,7 @@ use super::asked::Manner;
 use super::downstream::{Downstream, Gone};
 use super::notes::Notes;
 use super::pump;
-use crate::filter::DirectResponse;
+use crate::filter::{DirectResponse, Told};
 use crate::reply::{self, Outcome, Reply};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, LOCATION, TRANSFER_ENCODING};
@@ -66,8 +66,9 @@ impl Answer {
     }
 
     /// What a rule answers instead of a backend.
-    pub fn direct(response: &DirectResponse) -> Self {
-        let mut answer = Self::new(response.status(), response.body().clone());
+    pub fn direct(response: &DirectResponse, told: &Told<'_>) -> Self {
+        let filled = response.template.as_deref().map(|template| template.fill(told).into());
+        let mut answer = Self::new(response.status(), filled.unwrap_or_else(|| response.body().clone()));
         if let Some(kind) = response.content_type() {
             answer.head.headers.insert(CONTENT_TYPE, kind.clone());
         }

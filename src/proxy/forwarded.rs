@@ -92,6 +92,13 @@ pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>)
     client
 }
 
+/// Takes back `X-Forwarded-Host` where it is the host that was asked for, and not what a proxy before us said.
+pub fn hide_host(headers: &mut HeaderMap, host: &HeaderValue) {
+    if headers.get(&X_FORWARDED_HOST) == Some(host) {
+        headers.remove(&X_FORWARDED_HOST);
+    }
+}
+
 /// The client: the peer, or what the proxies that are trusted say of it.
 fn client_address(headers: &HeaderMap, gateway: &Gateway, peer: IpAddr) -> IpAddr {
     if let Some(hops) = usize::from(gateway.trusted_hops).checked_sub(1) {

@@ -5,11 +5,12 @@ use super::asked::Asked;
 use super::authorize::authorize;
 use super::downstream::Downstream;
 use super::exchange::{Ended, Exchange};
+use super::forwarded;
 use super::pump::Clock;
 use super::recording::Recording;
-use crate::filter::{Cors, Filters};
+use crate::filter::{Cors, Filters, Told};
 use crate::live::Revision;
-use http::{HeaderMap, request};
+use http::{HeaderMap, StatusCode, request};
 
 /// A request on its way.
 pub struct Passage<'a> {
@@ -55,7 +56,7 @@ impl Passage<'_> {
                 let origin = self.asked.origin(exchange.connection, self.matched);
                 Answer::redirect(redirect.status, &redirect.location(&origin))?
             }
-            (None, Some(direct)) => Answer::direct(direct),
+            (None, Some(direct)) => Answer::direct(direct, &self.told(exchange, direct.status())),
         };
         for edits in levels.iter().filter_map(|filters| filters.response_headers.as_deref()) {
             edits.apply(&mut answer.head.headers);
@@ -63,9 +64,29 @@ impl Passage<'_> {
         Err(answer.into())
     }
 
+    /// What a direct response may tell of the request.
+    fn told<'t>(&'t self, exchange: &Exchange<'_>, status: StatusCode) -> Told<'t> {
+        let request::Parts { method, version, headers, .. } = &self.head;
+        let (asked, connection) = (self.asked, exchange.connection);
+        Told {
+            method,
+            version: *version,
+            headers,
+            tls: connection.server_name.is_some(),
+            host: asked.host.to_str().unwrap_or_default(),
+            path: asked.path(),
+            query: asked.query(),
+            peer: connection.peer.ip(),
+            status,
+        }
+    }
+
     /// Runs the filters that change the request's headers.
     pub fn edit(&mut self, levels: [&Filters; 2]) {
-        for Filters { request_headers, credential, .. } in levels {
+        for Filters { request_headers, credential, hides_host, .. } in levels {
+            if *hides_host {
+                forwarded::hide_host(&mut self.head.headers, &self.asked.host);
+            }
             if let Some(edits) = request_headers {
                 edits.apply(&mut self.head.headers);
             }

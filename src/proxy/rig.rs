@@ -298,8 +298,7 @@ fn table(rule: Rule) -> RoutingTable {
         route: Reverse(String::new()),
         position: Reverse((0, 0)),
     };
-    let everything =
-        Matches { path: PathMatch::prefix("/"), method: None, headers: [].into(), queries: [].into() };
+    let everything = Matches::of(PathMatch::prefix("/"));
     let mut paths = PathIndex::default();
     paths.insert(rank, everything, 0);
     let mut hosts = HostIndex::default();

@@ -5,9 +5,9 @@
 
 use super::dump_filters::dump_filters;
 use super::{
-    Backend, Backends, Carrier, GatewayId, HeaderMatch, Listener, Matches, PathIndex, PathMatch, QueryMatch,
-    Retry, RoutingTable, Rule, Session, SocketId, SocketTable, StreamListener, TextMatch, TimeLimit,
-    Timeouts, Transport,
+    Backend, Backends, Carrier, CookieMatch, GatewayId, HeaderMatch, Listener, Matches, PathIndex, PathMatch,
+    QueryMatch, Retry, RoutingTable, Rule, Session, SocketId, SocketTable, StreamListener, TextMatch,
+    TimeLimit, Timeouts, Transport,
 };
 use crate::host::HostPattern;
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ fn dump_socket(table: &RoutingTable, socket: &SocketTable, page: &mut Page) {
 }
 
 fn match_words(matches: &Matches) -> String {
-    let Matches { path, method, headers, queries } = matches;
+    let Matches { path, method, headers, queries, cookies } = matches;
     let mut words = match path {
         PathMatch::Exact(path) => format!("exact {path}"),
         PathMatch::Prefix(path) if path.is_empty() => "prefix /".to_owned(),
@@ -134,6 +134,14 @@ fn match_words(matches: &Matches) -> String {
     }
     for QueryMatch { name, value } in queries {
         let _ = write!(words, ", query {name} {}", text_words(value));
+    }
+    for lists in cookies {
+        let all = |list: &[CookieMatch]| {
+            let each = list.iter().map(|CookieMatch { name, value }| format!("{name} {}", text_words(value)));
+            each.collect::<Vec<_>>().join(" and ")
+        };
+        let any: Vec<_> = lists.iter().map(|list| all(list)).collect();
+        let _ = write!(words, ", cookie {}", any.join(" or "));
     }
     words
 }

@@ -18,6 +18,7 @@ pub(super) fn dump_filters(filters: &Filters, depth: usize, page: &mut Page) {
         request_headers,
         credential,
         rewrite,
+        hides_host,
         mirrors,
         response_headers,
     } = filters;
@@ -33,11 +34,15 @@ pub(super) fn dump_filters(filters: &Filters, depth: usize, page: &mut Page) {
     let direct = direct_response.as_deref();
     entry(
         "direct response",
-        direct.map(|it| format!("{} with {} bytes", it.status().as_u16(), it.body().len())),
+        direct.map(|it| {
+            let filled = if it.template.is_some() { ", filled in for each request" } else { "" };
+            format!("{} with {} bytes{filled}", it.status().as_u16(), it.body().len())
+        }),
     );
     entry("request headers", request_headers.as_deref().map(edit_words));
     entry("credential", credential.as_deref().map(|credential| format!("in {}", credential.header())));
     entry("rewrite", rewrite.as_deref().map(rewrite_words));
+    entry("x-forwarded-host", hides_host.then(|| "not sent".to_owned()));
     for (i, mirror) in mirrors.iter().enumerate() {
         entry(&format!("mirror {i}"), Some(format!("{} to {}", mirror.share, mirror.to)));
     }

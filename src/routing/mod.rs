@@ -20,7 +20,7 @@ mod table;
 pub use crate::filter::ClusterId;
 pub use dump::{Page, dump, socket_name};
 pub use limits::{Retry, TimeLimit, Timeouts};
-pub use matches::{HeaderMatch, Matches, PathMatch, QueryMatch, TextMatch};
+pub use matches::{CookieLists, CookieMatch, HeaderMatch, Matches, PathMatch, QueryMatch, TextMatch};
 pub use path::PathIndex;
 pub use rank::{PathRank, Rank};
 pub use rule::{Backend, Backends, Route, Rule, RuleName};

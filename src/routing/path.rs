@@ -133,15 +133,15 @@ impl PathIndex {
 
 impl Candidate {
     fn new(matches: Matches, rule: u32) -> Self {
-        let Matches { path: _, method, headers, queries } = &matches;
-        let any = method.is_none() && headers.is_empty() && queries.is_empty();
+        let Matches { path: _, method, headers, queries, cookies } = &matches;
+        let any = method.is_none() && headers.is_empty() && queries.is_empty() && cookies.is_empty();
         Self { conditions: if any { None } else { Some(Box::new(matches)) }, rule }
     }
 
     fn matches(&self, path: PathMatch) -> Matches {
         match &self.conditions {
             Some(matches) => (**matches).clone(),
-            None => Matches { path, method: None, headers: Box::default(), queries: Box::default() },
+            None => Matches::of(path),
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Rank {
     pub path: PathRank,
     /// Whether a method is asked for. (For gRPC: the characters of service and method are in `path`.)
     pub method: bool,
-    /// How many headers.
+    /// How many headers, cookies included.
     pub headers: usize,
     /// How many query parameters.
     pub queries: usize,

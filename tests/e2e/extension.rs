@@ -191,3 +191,66 @@ async fn an_extension_that_is_missing_answers_500_until_it_is_there() {
     trigate.apply(extension("late", json!({ "directResponse": { "statusCode": 403 } })));
     trigate.until_status(trigate.external.http, HOST, "/late", 403).await;
 }
+
+#[tokio::test]
+async fn cookies_that_a_filter_asks_for_choose_among_rules() {
+    let (stable, canary) = (Upstream::echo("stable").await, Upstream::echo("canary").await);
+    let mut objects = service("stable", &[stable.address]);
+    objects.extend(service("canary", &[canary.address]));
+    let asked = json!({ "matches": [
+        { "cookies": [{ "name": "canary", "value": "always" }] },
+        { "cookies": [{ "name": "user", "type": "RegularExpression", "value": "[a-m].*" }, { "name": "beta", "value": "1" }] },
+    ] });
+    objects.push(extension("asked", asked));
+    let canary = json!({ "filters": refers_to("asked"), "backendRefs": [{ "name": "canary", "port": 80 }] });
+    objects.push(route("app").on("external").host(HOST).to("stable").rule(canary).object());
+    let trigate = Trigate::serving(objects).await;
+    for (cookies, want) in [
+        (&[][..], "stable"),
+        (&["canary=always"], "canary"),
+        (&["a=1; canary=always; b=2"], "canary"),
+        (&["canary=never; canary=always"], "stable"),
+        (&["user=anna", "beta=1"], "canary"),
+        (&["user=anna"], "stable"),
+        (&["user=zoe; beta=1"], "stable"),
+    ] {
+        let ask = cookies.iter().fold(Ask::get(HOST, "/"), |ask, line| ask.header("cookie", line));
+        assert_eq!(trigate.external.ask(ask).await.seen().upstream, want, "{cookies:?}");
+    }
+}
+
+#[tokio::test]
+async fn operators_in_a_body_are_filled_in_for_each_request() {
+    let answer = |body: &str| json!({ "directResponse": { "statusCode": 404, "body": { "inline": body } } });
+    let (trigate, _upstream) = serving(
+        route("app").on("external").host(HOST).rule(extended("told")).rule(extended("unknown")),
+        [
+            extension("told", answer("%REQ(:METHOD)% %REQ(:PATH)% of %REQ(:AUTHORITY)%: %RESPONSE_CODE%, %REQ(x-id?x-other):3%")),
+            extension("unknown", answer("100% of %UPSTREAM_HOST%")),
+        ],
+    )
+    .await;
+    let text = trigate.external.ask(Ask::get(HOST, "/told/a?b").header("x-other", "abcdef")).await.text();
+    assert_eq!(text, format!("GET /told/a?b of {HOST}: 404, abc"));
+    assert_eq!(trigate.external.get(HOST, "/told").await.text(), format!("GET /told of {HOST}: 404, -"));
+    assert_eq!(trigate.external.get(HOST, "/unknown").await.text(), "100% of %UPSTREAM_HOST%");
+    assert!(trigate.log().contains("%UPSTREAM_HOST%"), "what is not filled in is told");
+}
+
+#[tokio::test]
+async fn the_host_that_was_asked_for_is_not_told_when_the_filter_says_so() {
+    let hiding = |append: bool| json!({ "urlRewrite": { "hostname": { "type": "Header", "header": "x-to" }, "appendXForwardedHost": append } });
+    let (trigate, _upstream) = serving(
+        route("app").on("external").host(HOST).rule(extended("told")).rule(extended("hidden")),
+        [extension("told", hiding(true)), extension("hidden", hiding(false))],
+    )
+    .await;
+    for (target, want) in [("/told", Some(HOST)), ("/hidden", None)] {
+        let seen = trigate.external.ask(Ask::get(HOST, target).header("x-to", "inner.test")).await.seen();
+        assert_eq!(
+            (seen.header("host"), seen.header("x-forwarded-host")),
+            (Some("inner.test"), want),
+            "{target}"
+        );
+    }
+}
