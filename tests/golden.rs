@@ -1,12 +1,13 @@
 //! Golden pairs: `tests/golden/<topic>/<sentence>.in.yaml` compiles to the page in `<sentence>.out.yaml`.
 //!
 //! With UPDATE_GOLDEN=1 the pages are written instead of compared; read the difference before you commit it.
-//! Every Gateway of the input is bound, in the order of their names, except those whose class is `foreign`.
+//! Every Gateway of the input is bound, in the order of their names, except those whose class is `foreign`. A first
+//! line `# here: NODE ZONE` says where trigate runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use trigate::compile::{Binding, compile};
-use trigate::resource::Snapshot;
+use trigate::resource::{Here, Snapshot};
 use trigate::routing::GatewayId;
 use trigate::source::read_text;
 use trigate::tls::TlsOptions;
@@ -44,7 +45,11 @@ fn every_page_belongs_to_an_input_and_is_yaml() {
 }
 
 fn page(text: &str) -> String {
-    let snapshot = read_text(Path::new("in.yaml"), text);
+    let mut snapshot = read_text(Path::new("in.yaml"), text);
+    if let Some(here) = text.lines().next().and_then(|line| line.strip_prefix("# here: ")) {
+        let (node, zone) = here.split_once(' ').unwrap();
+        snapshot.here = Here { node: Some(node.into()), zone: Some(zone.into()) };
+    }
     compile(&snapshot, &bindings(&snapshot)).dump()
 }
 

@@ -6,7 +6,8 @@ use super::grants::{From, To, allows};
 use super::policies::{BackendTlsPolicies, Target};
 use super::trust::roots;
 use crate::resource::{
-    Backend, BackendTls, ENVOY_GATEWAY_GROUP, Entry, HttpBackendRef, Resource, Service, ServicePort, Snapshot,
+    self, Backend, BackendTls, ENVOY_GATEWAY_GROUP, Entry, HttpBackendRef, Resource, Service, ServicePort,
+    Snapshot,
 };
 use crate::routing::GatewayId;
 use crate::upstream::{BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
@@ -172,11 +173,6 @@ impl<'s> Resolver<'s> {
                 format!("{called}: only type Endpoints is served yet"),
             ));
         }
-        let names = spec.endpoints.iter().filter(|endpoint| endpoint.fqdn.is_some()).count();
-        if names > 0 && spec.endpoints.len() > 1 {
-            let message = "only the first of its fqdn endpoints is used; several at once are not served yet";
-            findings.warning(entry, "spec.endpoints", &Fault::new("UnsupportedValue", message));
-        }
         for (i, endpoint) in spec.endpoints.iter().enumerate() {
             if let Some(ip) = &endpoint.ip
                 && ip.address.parse::<IpAddr>().is_err()
@@ -195,6 +191,9 @@ impl<'s> Resolver<'s> {
                 "spec",
                 &Fault::new("NoEndpoints", "it has no endpoints, so requests get 503"),
             );
+        }
+        for (field, message) in unserved(spec) {
+            findings.warning(entry, field, &Fault::new("UnsupportedValue", message));
         }
         let tls = spec.tls.as_deref().map(|tls| self.tls(entry, tls)).transpose().map_err(|fault| {
             let message = format!("{called}: {}", fault.message);
@@ -217,7 +216,9 @@ impl<'s> Resolver<'s> {
             let ip = endpoint.ip.as_ref().map(|ip| &*ip.address);
             named.or(fqdn).or(ip)
         });
-        let server_name = tls.sni.as_deref().or(own_name).unwrap_or_default().to_ascii_lowercase();
+        let server_name = tls.sni.as_deref().or(own_name).unwrap_or_default();
+        // A server name is written without the dot that ends a name in DNS (RFC 6066 3).
+        let server_name = server_name.trim_end_matches('.').to_ascii_lowercase();
         let roots = if tls.insecure_skip_verify {
             Roots::Unverified
         } else {
@@ -236,6 +237,39 @@ impl<'s> Resolver<'s> {
         self.keys.insert(key.clone());
         key
     }
+}
+
+/// What a Backend asks for that nobody does, by field.
+fn unserved(spec: &resource::BackendSpec) -> Vec<(&'static str, &'static str)> {
+    let mut unserved = Vec::new();
+    if spec.fallback == Some(true) {
+        unserved.push((
+            "spec.fallback",
+            "a fallback gets its share by weight all the time, like any other backend",
+        ));
+    }
+    let Some(tls) = spec.tls.as_deref() else { return unserved };
+    let mut names: Vec<_> = spec.endpoints.iter().filter_map(|endpoint| endpoint.fqdn.as_ref()).collect();
+    names.dedup_by(|a, b| a.address == b.address);
+    if names.len() > 1 && tls.sni.is_none() {
+        let message = "all its endpoints are greeted by the name of the first; set `sni` to the name of their certificates";
+        unserved.push(("spec.tls.sni", message));
+    }
+    let message = "it is not obeyed; TLS 1.2 and 1.3 are spoken with the settings of rustls";
+    for (field, is_set) in [
+        ("spec.tls.minVersion", tls.min_version.is_some()),
+        ("spec.tls.maxVersion", tls.max_version.is_some()),
+        ("spec.tls.alpnProtocols", !tls.alpn_protocols.is_empty()),
+        ("spec.tls.ciphers", !tls.ciphers.is_empty()),
+        ("spec.tls.ecdhCurves", !tls.ecdh_curves.is_empty()),
+        ("spec.tls.signatureAlgorithms", !tls.signature_algorithms.is_empty()),
+        ("spec.tls.fingerprints", !tls.fingerprints.is_empty()),
+    ] {
+        if is_set {
+            unserved.push((field, message));
+        }
+    }
+    unserved
 }
 
 fn found<'s, T: Resource>(

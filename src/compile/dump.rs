@@ -9,7 +9,7 @@ use crate::routing::{GatewayId, Page, dump, socket_name};
 use crate::tls::{
     Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode, TlsOptions, TlsVersion,
 };
-use crate::upstream::{Address, BackendSpec, ClusterSpec, EndpointsSpec, Protocol, Roots, TlsSpec};
+use crate::upstream::{Address, BackendSpec, ClusterSpec, DnsName, EndpointsSpec, Protocol, Roots, TlsSpec};
 
 impl Compiled {
     /// The page. It shows no secret.
@@ -78,17 +78,17 @@ fn tls_words(tls: &TlsSpec) -> String {
 }
 
 fn endpoints_words(spec: &EndpointsSpec) -> String {
-    match spec {
-        EndpointsSpec::Dns { host, port } => format!("DNS {host} port {port}"),
-        EndpointsSpec::Addresses(endpoints) if endpoints.is_empty() => "none".to_owned(),
-        EndpointsSpec::Addresses(endpoints) => {
-            let words = endpoints.iter().map(|endpoint| match &endpoint.address {
-                Address::Ip(address) => address.to_string(),
-                Address::Unix(path) => format!("unix {}", path.display()),
-            });
-            words.collect::<Vec<_>>().join(", ")
-        }
-    }
+    let (names, addresses) = match spec {
+        EndpointsSpec::Dns { names, addresses } => (names.as_slice(), addresses),
+        EndpointsSpec::Addresses(addresses) => (&[][..], addresses),
+    };
+    let names = names.iter().map(|DnsName { host, port }| format!("DNS {host} port {port}"));
+    let addresses = addresses.iter().map(|endpoint| match &endpoint.address {
+        Address::Ip(address) => address.to_string(),
+        Address::Unix(path) => format!("unix {}", path.display()),
+    });
+    let words: Vec<_> = names.chain(addresses).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
 fn dump_socket(name: &str, spec: &SocketSpec, page: &mut Page) {

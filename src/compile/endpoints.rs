@@ -1,8 +1,9 @@
 //! Where the endpoints of Services and Backends are. Apart from the other passes, because endpoints change far
 //! more often than anything else.
 
-use crate::resource::{Backend, BackendEndpoint, EndpointSlice, Service, ServicePort, Snapshot};
-use crate::upstream::{Address, EndpointSpec, EndpointsKey, EndpointsSpec};
+use super::nearness::Nearness;
+use crate::resource::{Backend, BackendEndpoint, Endpoint, EndpointSlice, Service, ServicePort, Snapshot};
+use crate::upstream::{Address, DnsName, EndpointSpec, EndpointsKey, EndpointsSpec};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ fn resolve(snapshot: &Snapshot, slices: &Slices<'_>, key: &EndpointsKey) -> Endp
             let service = snapshot.services.get(namespace, name);
             let (port, transport) = (port.parse().ok(), if rest == ["udp"] { "UDP" } else { "TCP" });
             service.zip(port).map(|(service, port)| {
-                of_service(&service.object, (port, transport), slices.of(namespace, name))
+                of_service(snapshot, &service.object, (port, transport), slices.of(namespace, name))
             })
         }
         ["backend", namespace, name] => {
@@ -76,12 +77,17 @@ fn resolve(snapshot: &Snapshot, slices: &Slices<'_>, key: &EndpointsKey) -> Endp
 }
 
 /// The endpoints of a Service's port, which is the one that clients of the Service would use.
-fn of_service(service: &Service, wanted: (u16, &str), slices: &[&EndpointSlice]) -> EndpointsSpec {
+fn of_service(
+    snapshot: &Snapshot,
+    service: &Service,
+    wanted: (u16, &str),
+    slices: &[&EndpointSlice],
+) -> EndpointsSpec {
     let (port, transport) = wanted;
     let spec = &service.spec;
     if spec.r#type.as_deref() == Some("ExternalName") {
         return match &spec.external_name {
-            Some(host) => EndpointsSpec::Dns { host: host.trim_end_matches('.').to_ascii_lowercase(), port },
+            Some(host) => EndpointsSpec::Dns { names: vec![dns_name(host, port)], addresses: Vec::new() },
             None => EndpointsSpec::Addresses(Vec::new()),
         };
     }
@@ -92,27 +98,34 @@ fn of_service(service: &Service, wanted: (u16, &str), slices: &[&EndpointSlice])
     };
     let family = family(service, slices);
     let slices = slices.iter().filter(|slice| *slice.address_type == *family);
-    let (mut ready, mut serving) = (BTreeSet::new(), BTreeSet::new());
-    for slice in slices {
-        let Some(target) = target_port(port, slice) else { continue };
-        for endpoint in &slice.endpoints {
-            // All addresses of an endpoint are the same pod; the first is the one to use.
-            let Some(ip) = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok())
-            else {
-                continue;
-            };
-            let conditions = endpoint.conditions;
-            let is_ready = conditions.ready.unwrap_or(true);
-            if is_ready {
-                ready.insert(SocketAddr::new(ip, target));
-            } else if conditions.serving.unwrap_or(is_ready) && conditions.terminating.unwrap_or(false) {
-                serving.insert(SocketAddr::new(ip, target));
-            }
-        }
-    }
-    // As kube-proxy: pods that are going away and still answer are better than none.
-    let usable = if ready.is_empty() { serving } else { ready };
+    let endpoints = slices.flat_map(|slice| {
+        let target = target_port(port, slice);
+        slice.endpoints.iter().filter_map(move |endpoint| Some((address_of(endpoint, target?)?, endpoint)))
+    });
+    let usable = usable(&endpoints.collect::<Vec<_>>(), Nearness::of(service, &snapshot.here));
     EndpointsSpec::Addresses(usable.into_iter().map(|ip| EndpointSpec { address: Address::Ip(ip) }).collect())
+}
+
+/// All addresses of an endpoint are the same pod; the first is the one to use.
+fn address_of(endpoint: &Endpoint, port: u16) -> Option<SocketAddr> {
+    let ip = endpoint.addresses.first()?.parse::<IpAddr>().ok()?;
+    Some(SocketAddr::new(ip, port))
+}
+
+/// The endpoints that kube-proxy would use: those that are ready, of them those that are meant for us; where none is
+/// left, those that are going away and still answer are better than none.
+fn usable(endpoints: &[(SocketAddr, &Endpoint)], nearness: Nearness<'_>) -> BTreeSet<SocketAddr> {
+    let is_ready = |endpoint: &Endpoint| endpoint.conditions.ready.unwrap_or(true);
+    let ready: Vec<_> = endpoints.iter().filter(|(_, endpoint)| is_ready(endpoint)).copied().collect();
+    if ready.is_empty() {
+        let leaving = endpoints.iter().filter(|(_, endpoint)| {
+            let conditions = endpoint.conditions;
+            conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false)
+        });
+        return leaving.map(|(address, _)| *address).collect();
+    }
+    let near = nearness.choose(&ready);
+    near.unwrap_or(ready).into_iter().map(|(address, _)| address).collect()
 }
 
 /// The address family to use: a dual-stack Service has each pod in slices of both.
@@ -139,23 +152,29 @@ fn target_port(port: &ServicePort, slice: &EndpointSlice) -> Option<u16> {
 
 fn of_backend(backend: &Backend) -> EndpointsSpec {
     let endpoints = &backend.spec.endpoints;
-    if let Some(name) = endpoints.iter().find_map(|endpoint| endpoint.fqdn.as_ref()) {
-        return EndpointsSpec::Dns {
-            host: name.address.trim_end_matches('.').to_ascii_lowercase(),
-            port: name.port,
-        };
+    let names: Vec<_> = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.fqdn.as_ref())
+        .map(|name| dns_name(&name.address, name.port))
+        .collect();
+    let addresses = endpoints.iter().filter_map(address).map(|address| EndpointSpec { address }).collect();
+    if names.is_empty() {
+        EndpointsSpec::Addresses(addresses)
+    } else {
+        EndpointsSpec::Dns { names, addresses }
     }
-    EndpointsSpec::Addresses(
-        endpoints.iter().filter_map(address).map(|address| EndpointSpec { address }).collect(),
-    )
+}
+
+fn dns_name(host: &str, port: u16) -> DnsName {
+    DnsName { host: host.trim_end_matches('.').to_ascii_lowercase(), port }
 }
 
 /// The address of an endpoint that needs no resolver.
 fn address(endpoint: &BackendEndpoint) -> Option<Address> {
-    let BackendEndpoint { ip, fqdn: _, unix, hostname: _, zone: _ } = endpoint;
-    match (ip, unix) {
-        (Some(ip), _) => Some(Address::Ip(SocketAddr::new(ip.address.parse().ok()?, ip.port))),
-        (None, Some(unix)) => Some(Address::Unix(PathBuf::from(&*unix.path))),
-        (None, None) => None,
+    let BackendEndpoint { ip, fqdn, unix, hostname: _, zone: _ } = endpoint;
+    match (fqdn, ip, unix) {
+        (Some(_), _, _) | (None, None, None) => None,
+        (None, Some(ip), _) => Some(Address::Ip(SocketAddr::new(ip.address.parse().ok()?, ip.port))),
+        (None, None, Some(unix)) => Some(Address::Unix(PathBuf::from(&*unix.path))),
     }
 }

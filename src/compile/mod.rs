@@ -25,6 +25,7 @@ mod grants;
 mod listener_sets;
 mod matches;
 mod namespaces;
+mod nearness;
 mod owner;
 mod parents;
 mod policies;

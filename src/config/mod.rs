@@ -44,6 +44,8 @@ pub struct Config {
     #[serde(default)]
     pub runtime: Runtime,
     #[serde(default)]
+    pub node: Node,
+    #[serde(default)]
     pub admin: Admin,
     #[serde(default)]
     pub stats: Stats,
@@ -214,6 +216,17 @@ pub struct CertificateFiles {
 pub struct Runtime {
     /// Worker threads; 0 is one for each core that this process may use.
     pub threads: usize,
+}
+
+/// Where this process runs, for Services that want to be served from near by (`trafficDistribution`, or the
+/// annotation `service.kubernetes.io/topology-mode`), by the hints of their EndpointSlices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// The node's name; the environment variable `NODE_NAME` when empty.
+    pub name: String,
+    /// Its label `topology.kubernetes.io/zone`; the environment variable `NODE_ZONE` when empty.
+    pub zone: String,
 }
 
 impl Runtime {

@@ -25,7 +25,7 @@ use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::Gateway;
 use crate::routing::{SocketId, Transport};
-use crate::source::{Change, ObjectRef, Records, Snapshot, Source};
+use crate::source::{Change, Here, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
 use crate::telemetry::{Carrier, Observer, Observers, Registry, Revised};
 use crate::tls::{
@@ -67,6 +67,7 @@ pub struct Control {
     endpoints: BTreeSet<EndpointsKey>,
     told: Told,
     observers: Observers,
+    here: Here,
     /// How many revisions were installed.
     number: u64,
 }
@@ -90,6 +91,7 @@ impl Control {
             publisher: Publisher::default(),
             sockets: Sockets::new(workers),
             tls: TlsShared::new(&config.session_tickets)?,
+            here: here(&config),
             config,
             live,
             registry,
@@ -127,8 +129,9 @@ impl Control {
     /// # Errors
     /// Two gateways need one socket, or a socket cannot be opened: a start that serves less than it was told to
     /// would be found out by its users. Where objects come from Kubernetes, a Gateway's status tells instead.
-    pub fn start(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
+    pub fn start(&mut self, mut snapshot: Snapshot) -> anyhow::Result<()> {
         let began = Instant::now();
+        snapshot.here = self.here.clone();
         let compiled = self.compile(&snapshot);
         let listeners = |transport| {
             let ids = compiled.sockets.keys().filter(move |id| id.transport == transport);
@@ -151,7 +154,10 @@ impl Control {
     /// Serves every later snapshot.
     pub async fn run(mut self, mut source: Source) -> Infallible {
         loop {
-            let change = timeout(self.patience(), source.changed()).await.ok();
+            let mut change = timeout(self.patience(), source.changed()).await.ok();
+            if let Some(Change { snapshot, .. }) = &mut change {
+                snapshot.here = self.here.clone();
+            }
             // Compiling takes its time; the other tasks of this runtime go on meanwhile.
             tokio::task::block_in_place(|| match change {
                 Some(Change { snapshot, endpoints_only: true }) => self.follow_endpoints(snapshot),
@@ -336,6 +342,16 @@ impl Control {
 fn unix_time() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Where this process runs: proxy.toml says it, or the environment.
+fn here(config: &Config) -> Here {
+    let known = |written: &str, variable: &str| {
+        let found = Some(written.to_owned()).filter(|text| !text.is_empty());
+        let found = found.or_else(|| std::env::var(variable).ok().filter(|text| !text.is_empty()));
+        found.map(String::into_boxed_str)
+    };
+    Here { node: known(&config.node.name, "NODE_NAME"), zone: known(&config.node.zone, "NODE_ZONE") }
 }
 
 /// What became of the objects of a snapshot.

@@ -76,6 +76,23 @@ pub struct Endpoint {
     pub conditions: EndpointConditions,
     pub zone: Option<Box<str>>,
     pub node_name: Option<Box<str>>,
+    pub hints: Option<Box<EndpointHints>>,
+}
+
+/// `hints` of an endpoint: for whom it is meant.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointHints {
+    #[serde(default)]
+    pub for_zones: List<Hint>,
+    #[serde(default)]
+    pub for_nodes: List<Hint>,
+}
+
+/// The name of a zone or of a node.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Hint {
+    pub name: Box<str>,
 }
 
 /// `conditions` of an endpoint; what is absent means ready, serving and not terminating.

@@ -22,8 +22,8 @@ mod secret;
 mod snapshot;
 mod stream;
 
-pub use self::core::{ConfigMap, Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-pub use self::core::{Namespace, PortName, Service, ServicePort, ServiceSpec};
+pub use self::core::{ConfigMap, Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice};
+pub use self::core::{Hint, Namespace, PortName, Service, ServicePort, ServiceSpec};
 pub use self::http::{HttpBackendRef, HttpMatch, HttpPathMatch, HttpRoute, HttpRouteSpec, HttpRule};
 pub use self::http::{Retry, SessionPersistence, Timeouts, ValueMatch};
 pub use backend::{Backend, BackendEndpoint, BackendSpec, BackendTls, HostPort, UnixPath};
@@ -53,7 +53,7 @@ pub use read::{Header as ObjectHeader, HeaderMetadata as ObjectMetadata, Reading
 pub use record::{Record, Records};
 pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
 pub use secret::{Secret, Sensitive};
-pub use snapshot::{Entry, Objects, Snapshot};
+pub use snapshot::{Entry, Here, Objects, Snapshot};
 pub use stream::{StreamRouteSpec, StreamRule, TcpRoute, TlsRoute, TlsRouteSpec, UdpRoute};
 
 use std::sync::Arc;

@@ -29,6 +29,15 @@ pub struct Snapshot {
     pub namespaces: Objects<Namespace>,
     /// What is wrong with objects before anybody asks what they mean.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where this process runs, for Services that want to be served from near by.
+    pub here: Here,
+}
+
+/// A place in a cluster; what is `None` is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Here {
+    pub node: Option<Box<str>>,
+    pub zone: Option<Box<str>>,
 }
 
 impl Snapshot {

@@ -11,7 +11,7 @@ mod split;
 mod suggest;
 mod watch;
 
-pub use crate::resource::{ObjectRef, Records, Snapshot};
+pub use crate::resource::{Here, ObjectRef, Records, Snapshot};
 pub use certificates::Certificates;
 pub use files::{Files, read_text};
 pub use pinpoint::pinpoint;

@@ -111,15 +111,13 @@ pub struct Clusters {
 struct Running {
     spec: EndpointsSpec,
     set: Arc<EndpointSet>,
-    /// The task that keeps a DNS name resolved.
-    resolving: Option<AbortHandle>,
+    /// The tasks that keep DNS names resolved.
+    resolving: Vec<AbortHandle>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(task) = &self.resolving {
-            task.abort();
-        }
+        self.resolving.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -191,19 +189,17 @@ impl Clusters {
 impl Running {
     fn start(spec: EndpointsSpec, resolver: &Resolver) -> Self {
         let empty = EndpointsSpec::Addresses(Vec::new());
-        let mut running = Self { spec: empty, set: Arc::default(), resolving: None };
+        let mut running = Self { spec: empty, set: Arc::default(), resolving: Vec::new() };
         running.follow(spec, resolver);
         running
     }
 
     fn follow(&mut self, spec: EndpointsSpec, resolver: &Resolver) {
-        if let Some(task) = self.resolving.take() {
-            task.abort();
-        }
+        self.resolving.drain(..).for_each(|task| task.abort());
         match &spec {
             EndpointsSpec::Addresses(addresses) => self.set.update(addresses),
-            EndpointsSpec::Dns { host, port } => {
-                self.resolving = Some(resolver.keep_resolved(host.clone(), *port, Arc::clone(&self.set)));
+            EndpointsSpec::Dns { names, addresses } => {
+                self.resolving = resolver.keep_resolved(names, addresses, &self.set);
             }
         }
         self.spec = spec;

@@ -1,10 +1,10 @@
 //! DNS names of backends (`ExternalName`, `Backend` fqdn), resolved again when their records expire.
 
 use super::endpoint::EndpointSet;
-use super::{Address, EndpointSpec};
+use super::{Address, DnsName, EndpointSpec};
 use hickory_resolver::TokioResolver;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
@@ -32,17 +32,34 @@ impl Resolver {
         Ok(Self(Arc::new(TokioResolver::builder_tokio()?.build()?)))
     }
 
-    /// Starts a task that keeps `set` what the name resolves to. A name that stops resolving keeps its last
-    /// addresses.
-    pub(super) fn keep_resolved(&self, host: String, port: u16, set: Arc<EndpointSet>) -> AbortHandle {
+    /// Starts tasks that keep `set` what the names resolve to, beside `addresses`. A name that stops resolving
+    /// keeps its last addresses, and takes nothing from the others.
+    pub(super) fn keep_resolved(
+        &self,
+        names: &[DnsName],
+        addresses: &[EndpointSpec],
+        set: &Arc<EndpointSet>,
+    ) -> Vec<AbortHandle> {
+        let parts = vec![None; names.len()];
+        let merged =
+            Arc::new(Merged { set: Arc::clone(set), known: addresses.to_vec(), parts: parts.into() });
+        if !addresses.is_empty() {
+            set.update(addresses);
+        }
+        let names = names.iter().cloned().enumerate();
+        names.map(|(place, name)| self.keep_one(name, place, Arc::clone(&merged))).collect()
+    }
+
+    fn keep_one(&self, name: DnsName, place: usize, merged: Arc<Merged>) -> AbortHandle {
         let resolver = Arc::clone(&self.0);
         tokio::spawn(async move {
+            let DnsName { host, port } = name;
             let mut failures = 0u32;
             loop {
                 let wait = match lookup(&resolver, &host).await {
                     Ok((addresses, valid_until)) => {
                         failures = 0;
-                        set.update(&endpoints(addresses, port));
+                        merged.update(place, endpoints(addresses, port));
                         valid_until.saturating_duration_since(Instant::now()).clamp(SHORTEST, LONGEST)
                     }
                     Err(error) => {
@@ -59,6 +76,30 @@ impl Resolver {
             }
         })
         .abort_handle()
+    }
+}
+
+/// A set whose endpoints come from several names.
+struct Merged {
+    set: Arc<EndpointSet>,
+    /// Those that need no resolver.
+    known: Vec<EndpointSpec>,
+    /// What each name resolved to last; `None` before it did.
+    parts: Mutex<Vec<Option<Vec<EndpointSpec>>>>,
+}
+
+impl Merged {
+    fn update(&self, place: usize, part: Vec<EndpointSpec>) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts[place] = Some(part);
+        let mut all = self.known.clone();
+        for endpoint in parts.iter().flatten().flatten() {
+            if !all.contains(endpoint) {
+                all.push(endpoint.clone());
+            }
+        }
+        // Within the lock, so that of two names that resolve at once none undoes what the other did.
+        self.set.update(&all);
     }
 }
 

@@ -58,8 +58,15 @@ pub enum Protocol {
 pub enum EndpointsSpec {
     /// Known addresses: ready ones, or, where there are none, those that terminate and still serve.
     Addresses(Vec<EndpointSpec>),
-    /// A DNS name, resolved again when its records' time to live is over.
-    Dns { host: String, port: u16 },
+    /// DNS names, each resolved again when its records' time to live is over, beside addresses that are known.
+    Dns { names: Vec<DnsName>, addresses: Vec<EndpointSpec> },
+}
+
+/// A DNS name with the port of all that it resolves to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsName {
+    pub host: String,
+    pub port: u16,
 }
 
 /// One endpoint.
