@@ -31,6 +31,12 @@ impl Header {
         self.api_version.as_deref().and_then(|version| version.split_once('/')).map_or("", |(group, _)| group)
     }
 
+    /// The version within the group.
+    pub fn version(&self) -> &str {
+        let text = self.api_version.as_deref().unwrap_or_default();
+        text.split_once('/').map_or(text, |(_, version)| version)
+    }
+
     /// The object's name for diagnostics, as far as it is known.
     pub fn reference(&self) -> ObjectRef {
         let Some(kind) = self.kind.clone() else {

@@ -135,12 +135,12 @@ fn read_content(text: &str, format: Format) -> Content {
     // A parser run less, for nearly all documents say plainly what they are.
     if let Some(header) = plain_header(text, format) {
         match standing(&header) {
-            Standing::Foreign => return content,
-            Standing::Read => {
+            Standing::Foreign if !is_misspelt(&header) => return content,
+            Standing::Read if !is_misspelt(&header) => {
                 content.take_or_note(read_object(text, format, &header), || known(text, format), start, text);
                 return content;
             }
-            Standing::NotServed => {}
+            _ => {}
         }
     }
     match read_header(text, format) {
@@ -284,6 +284,15 @@ fn read_item(list: &ObjectHeader, spot: Spot, item: serde_json::Value, content: 
     }
 }
 
+/// Whether an object is probably not what it says, or of no version that there is.
+fn is_misspelt(header: &ObjectHeader) -> bool {
+    let kind = header.kind.as_deref().unwrap_or_default();
+    match standing(header) {
+        Standing::Read => suggest::versions(header.group(), kind, header.version()).is_some(),
+        Standing::NotServed | Standing::Foreign => suggest::kind(header.group(), kind).is_some(),
+    }
+}
+
 /// Whether the object is one to read; notes it when it is not and should be.
 fn claim(header: &ObjectHeader, spot: Spot, content: &mut Content) -> bool {
     let mut note = |reason, message| {
@@ -291,19 +300,34 @@ fn claim(header: &ObjectHeader, spot: Spot, content: &mut Content) -> bool {
         let (severity, field) = (Severity::Warning, String::new());
         content.faults.push(Fault { severity, object, spot, field, reason, message, hides: false });
     };
-    match standing(header) {
-        Standing::Read => return true,
-        Standing::NotServed => note(
+    let kind = header.kind.as_deref().unwrap_or_default();
+    let meant = suggest::kind(header.group(), kind);
+    match (standing(header), meant) {
+        (Standing::Read, _) => {
+            let version = header.version();
+            if let Some([best, ..]) = suggest::versions(header.group(), kind, version) {
+                let message = format!("there is no version `{version}` of {kind}; it is read as `{best}`");
+                note("UnknownVersion", message);
+            }
+            return true;
+        }
+        (_, Some((version, meant))) => note(
+            "UnsupportedKind",
+            format!(
+                "it is ignored, for there is no such kind; did you mean `apiVersion: {version}` with `kind: {meant}`?"
+            ),
+        ),
+        (Standing::NotServed, None) => note(
             "UnsupportedKind",
             format!(
                 "{} objects are not served yet; everything goes on as if it were not there",
                 header.kind.as_deref().unwrap_or("such")
             ),
         ),
-        Standing::Foreign if header.kind.is_none() => {
+        (Standing::Foreign, None) if header.kind.is_none() => {
             note("NoKind", "this is no Kubernetes object: it has no `kind`; it is ignored".to_owned());
         }
-        Standing::Foreign => {}
+        (Standing::Foreign, None) => {}
     }
     false
 }
