@@ -21,7 +21,7 @@ impl Target {
     pub fn find(live: &Live, socket: SocketId, server_name: &str) -> Option<Self> {
         let revision = live.load()?;
         let rule = revision.table.find_stream(socket, server_name)?;
-        let chosen = rule.backends.choose(|| fastrand::u32(..))?;
+        let chosen = rule.backends.next()?;
         if chosen.filters.broken.is_some() {
             return None;
         }

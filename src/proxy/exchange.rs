@@ -258,7 +258,7 @@ fn choose<'r>(
     {
         return Ok((backend, Some(active)));
     }
-    let backend = rule.backends.choose(|| fastrand::u32(..)).ok_or(Reply::NoBackend)?;
+    let backend = rule.backends.next().ok_or(Reply::NoBackend)?;
     Ok((backend, None))
 }
 
