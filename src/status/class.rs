@@ -109,6 +109,25 @@ mod tests {
     }
 
     #[test]
+    fn parameters_that_nobody_knows_are_not_accepted() {
+        let class_with = |parameters: &str| {
+            let text = format!(
+                "{{metadata: {{name: c}}, spec: {{controllerName: c, parametersRef: {parameters}}}}}"
+            );
+            let status = class(&serde_saphyr::from_str(&text).unwrap(), None);
+            let accepted = &status["conditions"][0];
+            format!("{}={}/{}", accepted["type"], accepted["status"], accepted["reason"]).replace('"', "")
+        };
+        for (parameters, want) in [
+            ("{group: gateway.envoyproxy.io, kind: EnvoyProxy, name: p}", "Accepted=True/Accepted"),
+            ("{group: example.test, kind: Parameters, name: p}", "Accepted=False/InvalidParameters"),
+            ("{group: '', kind: ConfigMap, name: p}", "Accepted=False/InvalidParameters"),
+        ] {
+            assert_eq!(class_with(parameters), want, "{parameters}");
+        }
+    }
+
+    #[test]
     fn versions_of_the_future_are_said_to_be_unsupported() {
         assert!(version("v1.6.1").holds);
         assert!(!version("v1.9.0").holds && !version("v2.0.0").holds && !version("x").holds);

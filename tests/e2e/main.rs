@@ -4,6 +4,7 @@
 mod harness;
 
 mod access_log;
+mod api_rules;
 mod beside;
 mod drain;
 mod extension;

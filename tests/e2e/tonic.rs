@@ -267,6 +267,53 @@ async fn what_the_gateway_answers_itself_is_a_grpc_status() {
 }
 
 #[tokio::test]
+async fn every_status_of_http_has_the_grpc_status_that_envoy_gives_it() {
+    let statuses = [
+        (400, Code::Internal),
+        (401, Code::Unauthenticated),
+        (403, Code::PermissionDenied),
+        (404, Code::Unimplemented),
+        (418, Code::Unknown),
+        (429, Code::ResourceExhausted),
+        (500, Code::Unknown),
+        (502, Code::Unavailable),
+        (503, Code::Unavailable),
+        (504, Code::Unavailable),
+    ];
+    let mut objects = Vec::new();
+    let mut rules = Vec::new();
+    for (status, _) in statuses {
+        let name = format!("status-{status}");
+        let reference = json!({ "group": "gateway.envoyproxy.io", "kind": "HTTPRouteFilter", "name": name });
+        rules.push(json!({
+            "matches": [{ "headers": [{ "name": "x-status", "value": status.to_string() }] }],
+            "filters": [{ "type": "ExtensionRef", "extensionRef": reference }],
+        }));
+        objects.push(json!({
+            "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "HTTPRouteFilter",
+            "metadata": { "name": name, "namespace": "apps" },
+            "spec": { "directResponse": { "statusCode": status, "body": { "inline": name } } },
+        }));
+    }
+    objects.push(grpc_route(rules.into()));
+    let trigate = Trigate::serving(objects).await;
+    let mut client = client(&trigate).await;
+    for (status, code) in statuses {
+        let mut request = tonic::Request::new(note("x", 1));
+        let value = status.to_string().parse().expect("a number is metadata");
+        request.metadata_mut().insert("x-status", value);
+        client.ready().await.expect("the gateway answers");
+        let answer = soon("an answer", client.unary(request, path("/notes.Notes/Unary"), codec())).await;
+        let answer = answer.expect_err("it is refused");
+        assert_eq!(
+            (answer.code(), answer.message()),
+            (code, format!("status-{status}").as_str()),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_takes_longer_than_its_rule_allows_exceeds_its_deadline() {
     let upstream = Upstream::serve(notes).await;
     let mut objects = h2c("notes", &[upstream.address]);

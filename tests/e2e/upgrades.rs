@@ -1,7 +1,8 @@
 //! WebSocket and other upgrades: a connection becomes a tunnel when the upstream agrees, and only then.
 
+use crate::harness::certificate::Leaf;
 use crate::harness::client::{Ask, tls};
-use crate::harness::manifest::{route, service_speaking};
+use crate::harness::manifest::{route, service, service_speaking};
 use crate::harness::raw::Raw;
 use crate::harness::soon;
 use crate::harness::trigate::Trigate;
@@ -11,8 +12,12 @@ use futures::{SinkExt, StreamExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
@@ -142,4 +147,60 @@ async fn another_protocol_is_tunnelled_in_both_directions_until_either_side_ends
     assert_eq!(soon("the first bytes", connection.exactly(5)).await, b"first");
     connection.send("second").await;
     assert_eq!(soon("the rest", connection.rest()).await, b"heard second");
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_the_timeouts_of_its_rule() {
+    let upstream = websocket_echo().await;
+    let mut objects = service("app", &[upstream.address]);
+    let rule = json!({
+        "timeouts": { "request": "400ms", "backendRequest": "300ms" },
+        "backendRefs": [{ "name": "app", "port": 80 }],
+    });
+    objects.push(route("app").on("external").host(HOST).rule(rule).object());
+    let trigate = Trigate::serving(objects).await;
+    let stream = TcpStream::connect(trigate.external.http).await.expect("somebody listens");
+    let socket = open(stream).await.expect("a WebSocket");
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    converse(socket).await;
+}
+
+#[tokio::test]
+async fn a_backend_with_a_certificate_that_nobody_signed_is_reached_by_name_when_nobody_is_to_verify_it() {
+    let leaf = Leaf::self_signed(&["unifi.lan"]);
+    let acceptor = TlsAcceptor::from(Arc::new(leaf.server(&["http/1.1"])));
+    let plain = websocket_echo().await;
+    let (inner, listener) = (plain.address, TcpListener::bind("127.0.0.1:0").await.expect("a port"));
+    let port = listener.local_addr().expect("it is bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that verifies hangs up here.
+                let Ok(mut outer) = acceptor.accept(stream).await else { return };
+                let mut inner = TcpStream::connect(inner).await.expect("it listens");
+                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+            });
+        }
+    });
+    let backend = |tls: serde_json::Value| {
+        json!({
+            "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "Backend",
+            "metadata": { "name": "unifi", "namespace": "apps" },
+            "spec": {
+                "endpoints": [{ "fqdn": { "hostname": "unifi.localhost", "port": port } }],
+                "appProtocols": ["gateway.envoyproxy.io/wss"], "tls": tls,
+            },
+        })
+    };
+    let rule =
+        json!({ "backendRefs": [{ "group": "gateway.envoyproxy.io", "kind": "Backend", "name": "unifi" }] });
+    let route = route("unifi").on("external").host(HOST).rule(rule).object();
+    let trigate = Trigate::serving([backend(json!({ "insecureSkipVerify": true })), route]).await;
+    trigate.until_status(trigate.external.http, HOST, "/", 200).await;
+    assert_eq!(trigate.external.get(HOST, "/").await.text(), "no WebSocket");
+    let stream = TcpStream::connect(trigate.external.http).await.expect("somebody listens");
+    converse(open(stream).await.expect("a WebSocket")).await;
+    trigate.apply(backend(json!({ "wellKnownCACertificates": "System" })));
+    trigate.until_status(trigate.external.http, HOST, "/", 503).await;
 }
