@@ -30,7 +30,7 @@ pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
 pub use memory::Memory;
 pub use observe::{
     AccessLog, Collector, Counters, Endpoint, Heading, Observation, Observer, Observers, Observing, Protocol,
-    SinkSpec, Tag, Tracing, WHOLE,
+    Read, SinkSpec, Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
 };
 pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;

@@ -6,6 +6,7 @@ mod harness;
 mod access_log;
 mod api_rules;
 mod beside;
+mod collector;
 mod drain;
 mod extension;
 mod filters;

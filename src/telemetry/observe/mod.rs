@@ -10,6 +10,7 @@
 //! formatted on a worker, and nothing runs where no gateway has a log or a tracer.
 
 mod connection;
+mod envoy;
 mod exporter;
 mod messages;
 mod propagation;
@@ -17,6 +18,7 @@ mod sinks;
 mod spans;
 mod writer;
 
+pub use envoy::{Read, logs_of_envoy, tracing_of_envoy};
 pub use exporter::{Collector, Endpoint, Protocol};
 pub use propagation::Heading;
 pub use sinks::SinkSpec;

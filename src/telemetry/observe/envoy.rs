@@ -1,0 +1,356 @@
+//! EnvoyProxy's `telemetry`, read: what Envoy Gateway's users wrote for Envoy, as logs and tracing of ours.
+//!
+//! Pure, and lenient: what cannot be done is left out and named, with the field that it stands in.
+
+use super::exporter::{Collector, Endpoint, Protocol};
+use super::propagation::Heading;
+use super::sinks::SinkSpec;
+use super::spans::{Tag, Tracing};
+use super::{AccessLog, WHOLE};
+use crate::access_log::{Filter, Format, HeaderCondition};
+use http::HeaderName;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What was read, and what could not be.
+#[derive(Debug, Clone)]
+pub struct Read<T> {
+    pub value: T,
+    /// The field, below `telemetry`, and what is wrong with it.
+    pub problems: Vec<(String, String)>,
+}
+
+#[derive(Default)]
+struct Problems(Vec<(String, String)>);
+
+impl Problems {
+    fn note(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+        self.0.push((field.into(), problem.into()));
+    }
+}
+
+/// The logs that `telemetry.accessLog` asks for. Without settings it is Envoy Gateway's default: JSON to standard
+/// output.
+pub fn logs_of_envoy(written: &Value) -> Read<Vec<AccessLog>> {
+    let mut problems = Problems::default();
+    if written["disable"].as_bool() == Some(true) {
+        return Read { value: Vec::new(), problems: problems.0 };
+    }
+    let settings = written["settings"].as_array().cloned().unwrap_or_default();
+    let mut logs = Vec::new();
+    for (place, setting) in settings.iter().enumerate() {
+        let at = format!("accessLog.settings[{place}]");
+        if setting["type"].as_str() == Some("Listener") {
+            problems.note(format!("{at}.type"), "logs of listeners alone are not kept apart; it is left out");
+            continue;
+        }
+        let Some(format) = format(&setting["format"], &format!("{at}.format"), &mut problems) else {
+            continue;
+        };
+        let sinks = sinks(&setting["sinks"], &format!("{at}.sinks"), &mut problems);
+        let Some(filter) = filter(&setting["matches"], &format!("{at}.matches"), &mut problems) else {
+            continue;
+        };
+        if !sinks.is_empty() {
+            logs.push(AccessLog { format, filter, share: WHOLE, sinks });
+        }
+    }
+    if settings.is_empty() {
+        let (format, filter) = (Format::envoy_gateway(), Filter::default());
+        logs.push(AccessLog { format, filter, share: WHOLE, sinks: vec![SinkSpec::Stdout] });
+    }
+    Read { value: logs, problems: problems.0 }
+}
+
+fn format(written: &Value, at: &str, problems: &mut Problems) -> Option<Format> {
+    let fields = written["json"].as_object();
+    let read = match (written["type"].as_str(), written["text"].as_str(), fields) {
+        (Some("Text") | None, Some(text), None) | (Some("Text"), Some(text), _) => Format::text(text),
+        (_, _, Some(fields)) => {
+            let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+            let fields: BTreeMap<String, String> = fields.iter().filter_map(text).collect();
+            Format::json(&fields).map_err(|(field, error)| format!("{field}: {error}"))
+        }
+        _ => return Some(Format::envoy_gateway()),
+    };
+    read.map_err(|error| problems.note(at, error)).ok()
+}
+
+fn sinks(written: &Value, at: &str, problems: &mut Problems) -> Vec<SinkSpec> {
+    let Some(sinks) = written.as_array().filter(|sinks| !sinks.is_empty()) else {
+        return vec![SinkSpec::Stdout];
+    };
+    let mut read = Vec::new();
+    for (place, sink) in sinks.iter().enumerate() {
+        let at = format!("{at}[{place}]");
+        match sink["type"].as_str() {
+            Some("File") => {
+                let path = sink["file"]["path"].as_str().unwrap_or("/dev/stdout");
+                read.push(SinkSpec::at(Path::new(path)));
+            }
+            Some("OpenTelemetry") => {
+                let at = format!("{at}.openTelemetry");
+                read.extend(collector(&sink["openTelemetry"], &at, problems).map(SinkSpec::Collector));
+            }
+            other => {
+                let kind = other.unwrap_or("none");
+                problems
+                    .note(at, format!("a sink of type {kind} is not served, only File and OpenTelemetry"));
+            }
+        }
+    }
+    read
+}
+
+/// A collector by `host` and `port`, or by the first of `backendRefs`, as the cluster's DNS names Services.
+fn collector(written: &Value, at: &str, problems: &mut Problems) -> Option<Collector> {
+    let reference =
+        written["backendRefs"].as_array().and_then(|all| all.first()).unwrap_or(&written["backendRef"]);
+    let port = |value: &Value| value["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let (host, port) = match (written["host"].as_str(), reference["name"].as_str()) {
+        (Some(host), _) => (host.to_owned(), port(written).unwrap_or(4317)),
+        (None, Some(name)) => {
+            let namespace = reference["namespace"].as_str().unwrap_or("envoy-gateway-system");
+            (format!("{name}.{namespace}.svc"), port(reference).unwrap_or(4317))
+        }
+        (None, None) => {
+            problems.note(at, "it names neither a host nor a backend");
+            return None;
+        }
+    };
+    let texts = |value: &Value| -> BTreeMap<String, String> {
+        let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+        value.as_object().into_iter().flatten().filter_map(text).collect()
+    };
+    let mut resource = texts(&written["resources"]);
+    resource.extend(texts(&written["resourceAttributes"]));
+    resource.entry("service.name".to_owned()).or_insert_with(|| "trigate".to_owned());
+    let header = |header: &Value| {
+        Some((header["name"].as_str()?.to_ascii_lowercase(), header["value"].as_str()?.to_owned()))
+    };
+    let headers = written["headers"].as_array().into_iter().flatten().filter_map(header).collect();
+    let endpoint = Endpoint { secure: false, host, port, path: String::new() };
+    Some(Collector { endpoint, protocol: Protocol::Grpc, headers, resource })
+}
+
+/// The conditions that are understood of CEL, joined by `&&`; all of `matches` have to hold. `None` when one is not:
+/// a log that tells more, or less, than it was asked for would be worse than none.
+fn filter(written: &Value, at: &str, problems: &mut Problems) -> Option<Filter> {
+    let mut filter = Filter::default();
+    for (place, expression) in written.as_array().into_iter().flatten().enumerate() {
+        let expression = expression.as_str().unwrap_or_default();
+        for term in expression.split("&&") {
+            if let Err(problem) = add(&mut filter, term.trim()) {
+                problems.note(
+                    format!("{at}[{place}]"),
+                    format!("{problem}; understood are response.code >= 400, 'x-name' in request.headers, request.headers['x-name'] == 'value', each after ! too, joined by &&"),
+                );
+                return None;
+            }
+        }
+    }
+    Some(filter)
+}
+
+fn add(filter: &mut Filter, term: &str) -> Result<(), String> {
+    let (not, bare) = match term.strip_prefix('!') {
+        Some(rest) => (true, rest.trim()),
+        None => (false, term),
+    };
+    let bare = bare.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(bare).trim();
+    let unknown = || format!("`{term}` is not understood");
+    if let Some(least) = bare.strip_prefix("response.code") {
+        let (operator, number) = least.trim().split_once(' ').ok_or_else(unknown)?;
+        let number: u16 = number.trim().parse().map_err(|_| unknown())?;
+        filter.status_from = match (operator, not) {
+            (">=", false) => Some(number),
+            (">", false) => number.checked_add(1),
+            ("<", true) => Some(number),
+            _ => return Err(unknown()),
+        };
+        return Ok(());
+    }
+    let quoted = |text: &str| {
+        let text = text.trim();
+        let inner = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+        inner.or_else(|| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))).map(str::to_owned)
+    };
+    let mark = if not { "!" } else { "" };
+    let condition = if let Some(name) = bare.strip_suffix("in request.headers") {
+        format!("{mark}{}", quoted(name).ok_or_else(unknown)?)
+    } else if let Some((name, value)) =
+        bare.strip_prefix("request.headers[").and_then(|rest| rest.split_once("] == "))
+    {
+        format!("{mark}{}={}", quoted(name).ok_or_else(unknown)?, quoted(value).ok_or_else(unknown)?)
+    } else {
+        return Err(unknown());
+    };
+    filter.headers.push(HeaderCondition::parse(&condition)?);
+    Ok(())
+}
+
+/// What `telemetry.tracing` asks for; `None` when spans cannot be sent there.
+pub fn tracing_of_envoy(written: &Value, node: &str) -> Read<Option<Tracing>> {
+    let mut problems = Problems::default();
+    let provider = &written["provider"];
+    if let Some(kind) = provider["type"].as_str().filter(|kind| *kind != "OpenTelemetry") {
+        problems.note("tracing.provider.type", format!("{kind} is not served, only OpenTelemetry"));
+        return Read { value: None, problems: problems.0 };
+    }
+    let mut provided = provider.clone();
+    for key in ["headers", "resourceAttributes"] {
+        provided[key] = provider["openTelemetry"][key].clone();
+    }
+    let Some(mut collector) = collector(&provided, "tracing.provider", &mut problems) else {
+        return Read { value: None, problems: problems.0 };
+    };
+    if let Some(name) = provider["serviceName"].as_str() {
+        collector.resource.insert("service.name".to_owned(), name.to_owned());
+    }
+    let tracing = Tracing {
+        collector,
+        share: share(written),
+        by_client: true,
+        upstream_spans: true,
+        headings: vec![Heading::W3c],
+        node: node.to_owned(),
+        tags: tags(written, &mut problems),
+    };
+    Read { value: Some(tracing), problems: problems.0 }
+}
+
+/// `samplingRate` is a percentage, `samplingFraction` a fraction; without either all are sampled.
+fn share(written: &Value) -> u32 {
+    let fraction = &written["samplingFraction"];
+    let percent = written["samplingRate"].as_f64().map(|rate| rate / 100.0);
+    let fraction =
+        fraction["numerator"].as_f64().map(|part| part / fraction["denominator"].as_f64().unwrap_or(100.0));
+    let share = percent.or(fraction).unwrap_or(1.0).clamp(0.0, 1.0);
+    (share * f64::from(WHOLE)).round() as u32
+}
+
+fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
+    let mut tags = Vec::new();
+    for (name, tag) in written["customTags"].as_object().into_iter().flatten() {
+        let at = format!("tracing.customTags.{name}");
+        match tag["type"].as_str() {
+            Some("Literal") => {
+                let text = tag["literal"]["value"].as_str().unwrap_or_default();
+                tags.push((name.clone(), Tag::Literal(text.to_owned())));
+            }
+            Some("RequestHeader") => {
+                let header = tag["requestHeader"]["name"].as_str().unwrap_or_default();
+                let otherwise = tag["requestHeader"]["defaultValue"].as_str().map(str::to_owned);
+                match HeaderName::from_bytes(header.as_bytes()) {
+                    Ok(header) => tags.push((name.clone(), Tag::Header(header, otherwise))),
+                    Err(_) => problems.note(at, format!("`{header}` is no name of a header field")),
+                }
+            }
+            other => {
+                let kind = other.unwrap_or("none");
+                problems
+                    .note(at, format!("a tag of type {kind} is not served, only Literal and RequestHeader"));
+            }
+        }
+    }
+    tags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn without_settings_it_is_the_default_and_it_can_be_disabled() {
+        let read = logs_of_envoy(&json!({}));
+        assert_eq!(read.value.len(), 1);
+        assert_eq!(
+            (&read.value[0].format, &read.value[0].sinks[..]),
+            (&Format::envoy_gateway(), &[SinkSpec::Stdout][..])
+        );
+        assert!(logs_of_envoy(&json!({ "disable": true })).value.is_empty());
+    }
+
+    #[test]
+    fn settings_are_formats_sinks_and_conditions() {
+        let read = logs_of_envoy(&json!({ "settings": [
+            {
+                "format": { "type": "JSON", "json": { "code": "%RESPONSE_CODE%" } },
+                "sinks": [{ "type": "File", "file": { "path": "/dev/stdout" } }],
+                "matches": ["response.code >= 400 && !('x-quiet' in request.headers)"],
+            },
+            {
+                "format": { "type": "Text", "text": "%DURATION%\n" },
+                "sinks": [
+                    { "type": "OpenTelemetry", "openTelemetry": {
+                        "backendRefs": [{ "name": "otel", "namespace": "monitoring", "port": 4317 }],
+                        "resources": { "k8s.cluster.name": "home" },
+                    } },
+                    { "type": "ALS" },
+                ],
+            },
+            { "format": { "type": "Text", "text": "%NO%" } },
+            { "matches": ["request.size > 5"] },
+        ] }));
+        assert_eq!(read.value.len(), 2);
+        assert_eq!(read.value[0].filter.status_from, Some(400));
+        assert_eq!(read.value[0].filter.headers, [HeaderCondition::parse("!x-quiet").expect("valid")]);
+        let [SinkSpec::Collector(collector)] = &read.value[1].sinks[..] else {
+            panic!("{:?}", read.value[1])
+        };
+        assert_eq!(collector.endpoint.to_string(), "http://otel.monitoring.svc:4317");
+        assert_eq!(collector.resource["k8s.cluster.name"], "home");
+        let fields: Vec<&str> = read.problems.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "accessLog.settings[1].sinks[1]",
+                "accessLog.settings[2].format",
+                "accessLog.settings[3].matches[0]"
+            ]
+        );
+    }
+
+    #[test]
+    fn conditions_are_read_in_the_forms_that_users_write() {
+        for (expression, status, headers) in [
+            ("response.code >= 500", Some(500), vec![]),
+            ("response.code > 499", Some(500), vec![]),
+            ("'x-envoy-logged' in request.headers", None, vec!["x-envoy-logged"]),
+            (r#"request.headers["x-a"] == "b""#, None, vec!["x-a=b"]),
+            ("!(request.headers['x-a'] == 'b') && response.code >= 400", Some(400), vec!["!x-a=b"]),
+        ] {
+            let filter = filter(&json!([expression]), "m", &mut Problems::default()).expect(expression);
+            let want: Vec<_> =
+                headers.iter().map(|text| HeaderCondition::parse(text).expect("valid")).collect();
+            assert_eq!((filter.status_from, filter.headers), (status, want), "{expression}");
+        }
+        for expression in ["response.code < 400", "request.url_path.startsWith('/a')", "x || y", ""] {
+            assert!(filter(&json!([expression]), "m", &mut Problems::default()).is_none(), "{expression}");
+        }
+    }
+
+    #[test]
+    fn tracing_has_a_share_tags_and_a_collector() {
+        let read = tracing_of_envoy(
+            &json!({
+                "samplingRate": 5,
+                "provider": { "host": "otel", "port": 4317, "serviceName": "edge" },
+                "customTags": {
+                    "a": { "type": "Literal", "literal": { "value": "b" } },
+                    "t": { "type": "RequestHeader", "requestHeader": { "name": "X-T", "defaultValue": "-" } },
+                    "e": { "type": "Environment", "environment": { "name": "HOME" } },
+                },
+            }),
+            "node",
+        );
+        let tracing = read.value.expect("it can be sent");
+        assert_eq!((tracing.share, tracing.collector.resource["service.name"].as_str()), (50_000, "edge"));
+        assert_eq!(tracing.tags.len(), 2);
+        assert_eq!(read.problems[0].0, "tracing.customTags.e");
+        let zipkin = tracing_of_envoy(&json!({ "provider": { "type": "Zipkin", "host": "z" } }), "");
+        assert!(zipkin.value.is_none() && zipkin.problems[0].0 == "tracing.provider.type");
+    }
+}
