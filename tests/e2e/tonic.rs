@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream};
 use futures::{SinkExt, StreamExt};
 use http::uri::PathAndQuery;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use prost::Message;
@@ -264,6 +264,71 @@ async fn what_the_gateway_answers_itself_is_a_grpc_status() {
         assert!(status.message().contains(message), "{target}: {status:?}");
     }
     assert!(unary(&trigate, "/notes.Notes/Unary", "x").await.is_ok());
+}
+
+/// A server of notes, and the metadata of each call that it gets.
+async fn telling() -> (Upstream, mpsc::UnboundedReceiver<HeaderMap>) {
+    let (sender, metadata) = mpsc::unbounded();
+    let upstream = Upstream::serve(move |request: Request<Incoming>| {
+        // Nobody may listen any more.
+        let _ = sender.unbounded_send(request.headers().clone());
+        notes(request)
+    })
+    .await;
+    (upstream, metadata)
+}
+
+fn values(metadata: &HeaderMap, name: &str) -> String {
+    let values = metadata.get_all(name).iter().map(|value| value.to_str().expect("it is text"));
+    values.collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test]
+async fn the_filters_of_a_named_grpc_rule_change_its_metadata_and_copy_its_calls() {
+    let (backend, mut calls) = telling().await;
+    let (mirror, mut copies) = telling().await;
+    let mut objects = h2c("notes", &[backend.address]);
+    objects.extend(h2c("copies", &[mirror.address]));
+    let edit = |name: &str, value: &str| json!([{ "name": name, "value": value }]);
+    let request = json!({
+        "set": edit("X-Set", "gateway"), "add": edit("X-Token", "gateway"), "remove": ["X-Remove"],
+    });
+    let response = json!({ "set": edit("X-Answered", "gateway") });
+    let mut rule = to("notes", json!({ "service": "notes.Notes", "method": "Unary" }));
+    rule["name"] = "notes".into();
+    rule["filters"] = json!([
+        { "type": "RequestHeaderModifier", "requestHeaderModifier": request },
+        { "type": "ResponseHeaderModifier", "responseHeaderModifier": response },
+        { "type": "RequestMirror", "requestMirror": { "backendRef": { "name": "copies", "port": 80 } } },
+    ]);
+    let inner = json!({ "set": edit("x-backend", "notes") });
+    rule["backendRefs"][0]["filters"] =
+        json!([{ "type": "RequestHeaderModifier", "requestHeaderModifier": inner }]);
+    objects.push(grpc_route(json!([rule])));
+    let trigate = Trigate::serving(objects).await;
+    let mut request = tonic::Request::new(note("hello", 1));
+    for name in ["x-set", "x-token", "x-remove", "x-other"] {
+        request.metadata_mut().insert(name, MetadataValue::from_static("client"));
+    }
+    let call = client(&trigate).await.unary(request, path("/notes.Notes/Unary"), codec()).await;
+    let answer = call.expect("the call succeeds");
+    assert_eq!(answer.metadata().get("x-answered").map(|value| value.as_bytes()), Some(&b"gateway"[..]));
+    assert_eq!(answer.into_inner(), note("hello", 1));
+    let seen = soon("the call", calls.next()).await.expect("the backend was called");
+    for (name, value) in [
+        ("x-set", "gateway"),
+        ("x-token", "client,gateway"),
+        ("x-remove", ""),
+        ("x-other", "client"),
+        ("x-backend", "notes"),
+    ] {
+        assert_eq!(values(&seen, name), value, "{name} in {seen:?}");
+    }
+    let copy = soon("the copy", copies.next()).await.expect("the mirror was called");
+    assert_eq!(
+        (values(&copy, "x-other"), values(&copy, "content-type")),
+        ("client".into(), "application/grpc".into())
+    );
 }
 
 #[tokio::test]
