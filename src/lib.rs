@@ -75,15 +75,21 @@
 //! - **Certificates in files are Secrets.** [`config::CertificateFiles`] gives a pair of PEM files the name of a
 //!   Secret, so that listeners refer to both in the same way and both are replaced live in the same way.
 //!
+//! - **Orders write, the source reads.** [`acme`] puts a certificate where the source looks for certificates
+//!   anyway (a folder, or a Secret), so what was ordered is replaced live as what an operator renews. The data path
+//!   knows of it only what an authority asks for while an order is pending: [`challenge`].
+//!
 //! # To add a filter or policy
 //!
 //! A field in `resource`, a few lines in `compile/`, `filter/<name>.rs` with its unit tests, a field and a line in
 //! [`filter::Filters`], one golden pair, one end-to-end case. If more must change, the design is wrong: say so first.
 
 pub mod access_log;
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod bindings;
+pub mod challenge;
 pub mod compile;
 pub mod config;
 pub mod control;

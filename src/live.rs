@@ -1,5 +1,6 @@
 //! Where control path and data path meet: the revision that serves, and the place that holds it.
 
+use crate::challenge::Challenges;
 use crate::routing::{RoutingTable, SocketId};
 use crate::telemetry::Observers;
 use crate::tls::TlsSocket;
@@ -29,16 +30,30 @@ impl Revision {
 
 /// The revision of this moment. Only `control` installs one.
 #[derive(Debug, Default)]
-pub struct Live(ArcSwapOption<Revision>);
+pub struct Live {
+    revision: ArcSwapOption<Revision>,
+    challenges: Option<Arc<Challenges>>,
+}
 
 impl Live {
+    /// No revision yet; certificate authorities are answered from these challenges.
+    pub fn answering(challenges: Option<Arc<Challenges>>) -> Self {
+        Self { challenges, ..Self::default() }
+    }
+
     /// The revision, or `None` before the first one.
     pub fn load(&self) -> Option<Arc<Revision>> {
-        self.0.load_full()
+        self.revision.load_full()
     }
 
     /// From now on requests begin with this revision.
     pub fn install(&self, revision: Revision) {
-        self.0.store(Some(Arc::new(revision)));
+        self.revision.store(Some(Arc::new(revision)));
+    }
+
+    /// What certificate authorities are answered; `None` where no certificates are ordered. No part of a
+    /// revision: orders come and go while it serves.
+    pub fn challenges(&self) -> Option<&Challenges> {
+        self.challenges.as_deref()
     }
 }

@@ -26,6 +26,12 @@ const TABLE: &[Row] = &[
     ("host", &[], &[]),
     ("stats", &[], &[]),
     ("config", &["access_log", "reply"], &[]),
+    ("challenge", &[], &["rcgen", "rustls"]),
+    (
+        "acme",
+        &["bindings", "challenge", "config", "resource", "status", "telemetry", "tls"],
+        &["hyper", "instant_acme", "k8s_openapi", "kube", "rcgen", "rustls"],
+    ),
     ("reply", &[], &[]),
     ("access_log", &["reply", "routing", "upstream"], &[]),
     ("wire", &[], &[]),
@@ -34,8 +40,8 @@ const TABLE: &[Row] = &[
     ("filter", &["reply"], &[]),
     ("routing", &["filter", "host", "reply"], &[]),
     ("upstream", &["host", "http1", "stats", "wire"], &["h2", "pingora", "rustls"]),
-    ("tls", &["config", "host"], &["instant_acme", "rcgen", "rustls"]),
-    ("live", &["routing", "telemetry", "tls", "upstream"], &[]),
+    ("tls", &["config", "host"], &["rcgen", "rustls"]),
+    ("live", &["challenge", "routing", "telemetry", "tls", "upstream"], &[]),
     (
         "telemetry",
         &["access_log", "reply", "routing", "stats", "tls", "upstream"],
@@ -45,6 +51,7 @@ const TABLE: &[Row] = &[
         "proxy",
         &[
             "access_log",
+            "challenge",
             "config",
             "filter",
             "host",
@@ -62,7 +69,19 @@ const TABLE: &[Row] = &[
     ),
     (
         "listener",
-        &["config", "l4", "live", "proxy", "reply", "routing", "stats", "telemetry", "tls", "wire"],
+        &[
+            "challenge",
+            "config",
+            "l4",
+            "live",
+            "proxy",
+            "reply",
+            "routing",
+            "stats",
+            "telemetry",
+            "tls",
+            "wire",
+        ],
         &["pingora", "rustls"],
     ),
     (
@@ -111,7 +130,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// What the tests of a module may use beside what the module itself may: they need objects to begin with.
-const IN_TESTS: &[(&str, &[&str])] = &[("status", &["routing", "source"])];
+const IN_TESTS: &[(&str, &[&str])] = &[("acme", &["source"]), ("status", &["routing", "source"])];
 
 /// They know all other modules: they wire them.
 const WIRING: [&str; 2] = ["app", "main"];

@@ -225,3 +225,46 @@ fn the_schema_describes_text_as_text() {
     assert!(schema.contains("\"default\":\"60KiB\"") && schema.contains("\"default\":\"1h\""), "{schema}");
     assert!(schema.contains("\"default\":\"0s\"") && !schema.contains("nanos"), "{schema}");
 }
+
+/// The commented lines from one that begins like this to the next line of dashes, as if they were uncommented.
+fn commented(start: &str) -> String {
+    let lines = SHIPPED.lines().skip_while(|line| !line.starts_with(start)).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with("# ----"));
+    lines.map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or_default())).collect()
+}
+
+#[test]
+fn the_commented_table_for_orders_is_read_and_its_keys_have_their_defaults() {
+    let block = commented("# ---- Certificates that trigate orders");
+    let whole = parse(&format!("{SMALLEST}{block}")).acme.expect("it is there");
+    assert_eq!((whole.dns.len(), whole.certificates.len(), whole.challenges.len()), (2, 1, 1));
+    let mut checked = 0;
+    for line in block.lines() {
+        let example = line.contains("# example") || line.starts_with('#') || !line.contains(" = ");
+        let required = ["key", "server", "secret", "names", "token_file", "\""];
+        if example || required.iter().any(|key| line.starts_with(key)) && !line.starts_with("servers") {
+            continue;
+        }
+        let without = block.lines().filter(|other| *other != line).collect::<Vec<_>>().join("\n");
+        assert_eq!(parse(&format!("{SMALLEST}{without}")).acme.as_ref(), Some(&whole), "{line}");
+        checked += 1;
+    }
+    assert!(checked >= 14, "only {checked} keys were found");
+}
+
+#[test]
+fn what_cannot_be_ordered_is_a_fault_of_the_file() {
+    for (lines, word) in [
+        ("directory = \"http://ca.test/\"", "https"),
+        ("renew_at_percent = 100", "in time"),
+        ("gateways = [\"extrenal\"]", "extrenal"),
+        ("challenge = \"dns-01\"", "somebody who publishes"),
+        ("challenge = \"dns-02\"", "is no challenge"),
+        ("challenges = { \"a.test\" = \"dns-01/x\" }", "[acme.dns.x]"),
+        ("certificates.a = { secret = \"n/a\", names = [] }", "needs a name"),
+        ("dns.a.cloudflare = {}", "from a file or from a Secret"),
+    ] {
+        let fault = fault(&format!("[acme]\n{lines}\n"));
+        assert!(fault.message.contains(word), "{lines}: {fault:?}");
+    }
+}

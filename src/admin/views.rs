@@ -1,6 +1,6 @@
 //! What the process is doing, in the shapes that Envoy's tools parse.
 
-use crate::telemetry::{Memory, Registry};
+use crate::telemetry::{Memory, Ordered, Registry};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,7 +51,25 @@ pub fn certs(registry: &Registry) -> String {
             .insert((&certificate.name, &certificate.serial), json!({ "ca_cert": [], "cert_chain": [leaf] }));
     }
     let shown: Vec<Value> = shown.into_values().collect();
-    pretty(&json!({ "certificates": shown }))
+    let orders: Vec<Value> =
+        registry.orders().all().into_iter().map(|(name, one)| order(&name, one)).collect();
+    if orders.is_empty() {
+        return pretty(&json!({ "certificates": shown }));
+    }
+    pretty(&json!({ "certificates": shown, "orders": orders }))
+}
+
+/// What becomes of a certificate that the process orders itself.
+fn order(name: &str, Ordered { names, state, due, succeeded, failed, error }: Ordered) -> Value {
+    json!({
+        "path": name,
+        "names": names,
+        "state": state.word(),
+        "next_order": due.map(|due| time(due.max(0))),
+        "succeeded": succeeded,
+        "failed": failed,
+        "last_error": error,
+    })
 }
 
 fn time(second: i64) -> String {

@@ -1,9 +1,10 @@
 //! `trigate check`: what would be served and what is wrong with it, without opening a socket.
 
 use super::counted;
+use crate::acme::{List, Wanted, asked, list};
 use crate::bindings::Bindings;
 use crate::compile::{Certificates as CompiledCertificates, Compiled, Severity, compile_after};
-use crate::config::{Config, Fault};
+use crate::config::{CertificateFiles, Config, Fault};
 use crate::routing::{GatewayId, Transport};
 use crate::source::{Certificates, Files};
 use crate::tls::dev;
@@ -20,8 +21,13 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
     if !paths.is_empty() {
         config.source.files.paths = paths;
     }
-    let snapshot = files(&config)?.read();
+    let mut snapshot = files(&config, Vec::new())?.read();
     let served = Bindings::new(config.clone().into()).update(&snapshot, |_| Vec::new());
+    if let Some(acme) = &config.acme {
+        let List { wanted, faults } = list(acme, &snapshot, &asked(acme, &served));
+        faults.iter().for_each(|fault| println!("warning: acme: {fault}"));
+        snapshot = files(&config, wanted.into_values().collect())?.read();
+    }
     let bindings: Vec<_> = served.into_iter().map(|served| served.binding).collect();
     let now = jiff::Timestamp::now().as_second();
     let compiled = compile_after(&snapshot, &bindings, &CompiledCertificates::default().at(now));
@@ -39,16 +45,27 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
 }
 
 /// The manifests of a configuration. A development certificate that a start would make is made here too, but not
-/// written.
-fn files(config: &Config) -> anyhow::Result<Files> {
-    let mut certificates = Certificates::new(config.certificates.values().cloned());
-    for files in config.certificates.values() {
+/// written, and so is one in place of each that would be ordered.
+fn files(config: &Config, wanted: Vec<Wanted>) -> anyhow::Result<Files> {
+    let ordered = wanted.into_iter().map(|Wanted { secret, names, .. }| {
+        let file = ordered_folder(config).join(secret.to_string()).with_extension("pem");
+        let generate = names.into_keys().collect();
+        CertificateFiles { secret, chain: file.clone(), key: file, generate }
+    });
+    let pairs: Vec<_> = config.certificates.values().cloned().chain(ordered).collect();
+    let mut certificates = Certificates::new(pairs.clone());
+    for files in &pairs {
         if !files.generate.is_empty() && !files.chain.exists() && !files.key.exists() {
             let made = dev::make(&files.generate)?;
             certificates.provide(files, made.chain, made.key);
         }
     }
     Ok(Files::new(config.source.files.paths.clone()).with_certificates(certificates))
+}
+
+fn ordered_folder(config: &Config) -> PathBuf {
+    let folder = config.acme.as_ref().and_then(|acme| acme.folder.clone());
+    folder.unwrap_or_default().join("certificates")
 }
 
 fn print(compiled: &Compiled, shared: &[Fault], dumped: bool) -> ExitCode {

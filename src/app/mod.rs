@@ -5,6 +5,7 @@ mod certs;
 mod check;
 mod end;
 mod observers;
+mod orders;
 mod run;
 mod tickets;
 

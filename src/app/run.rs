@@ -3,6 +3,7 @@
 use super::announce::Announcement;
 use super::end::{End, Signals};
 use super::observers::{self, cannot_bind};
+use super::orders::Orders;
 use super::tickets;
 use crate::admin::LogLevel;
 use crate::config::{Config, Limits};
@@ -56,7 +57,8 @@ async fn serve(
     log_level: LogLevel,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let live = Arc::new(Live::default());
+    let certificates = Orders::open(&config)?;
+    let live = Arc::new(Live::answering(certificates.as_ref().map(Orders::challenges)));
     let server = Arc::new(Server::new());
     let registry = Arc::new(Registry::new(server.clone(), config.runtime.workers()));
     let orders = observers::open(&config, live.clone(), registry.clone(), log_level).await?;
@@ -69,15 +71,16 @@ async fn serve(
     let workers = Arc::new(workers.context("cannot start the worker threads")?);
     let clusters = Clusters::new(Resolver::from_system().context("cannot use /etc/resolv.conf")?);
     let observation = observation(&config, &registry)?;
-    let control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry)?;
+    let control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry.clone())?;
     let mut control = control.observed_by(observation.as_ref().map(Observation::observer));
     if let Some(file) = &config.session_tickets.file {
         tokio::spawn(tickets::follow(file.clone(), control.ticket_keys().clone()));
     }
-    let (mut source, writing) = source(&config).await?;
-    if let Some(writing) = &writing {
-        control = control.publishing(source.records(), writing.publisher());
-    }
+    let (mut source, writing) = source(&config, certificates.as_ref()).await?;
+    let publisher = writing.as_ref().map(Writing::publisher).unwrap_or_default();
+    control = control.publishing(source.records(), publisher.clone());
+    let ordering =
+        certificates.map(|certificates| certificates.ordering(registry.orders(), &publisher)).transpose()?;
     let first = tokio::select! {
         first = source.first() => first,
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
@@ -89,6 +92,8 @@ async fn serve(
         print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
     }
     let control = tokio::spawn(control.run(source));
+    // It tells what fails itself; that it ends is no reason to serve no more.
+    let _ordering = ordering.map(|ordering| tokio::spawn(ordering.run()));
     let end = End { config, workers, server, signals, orders, writing, observation };
     tokio::select! {
         code = end.reached() => Ok(code),
@@ -116,9 +121,12 @@ fn observation(config: &Config, registry: &Registry) -> anyhow::Result<Option<Ob
 }
 
 /// Where objects come from, and who writes down there what became of them.
-async fn source(config: &Config) -> anyhow::Result<(Source, Option<Writing>)> {
+async fn source(config: &Config, orders: Option<&Orders>) -> anyhow::Result<(Source, Option<Writing>)> {
     let Some(kubernetes) = &config.source.kubernetes else {
-        let certificates = Certificates::new(config.certificates.values().cloned());
+        let mut certificates = Certificates::new(config.certificates.values().cloned());
+        if let Some(orders) = orders {
+            certificates = certificates.with_ordered(orders.folder());
+        }
         let files = Files::new(config.source.files.paths.clone()).with_certificates(certificates);
         return Ok((Source::Files(files), None));
     };

@@ -1,5 +1,7 @@
 //! What is wrong between values that are right alone: two gateways on one socket, a public admin address.
 
+mod acme;
+
 use super::fault::{Fault, Text};
 use super::{Config, Gateway, KubernetesSource, Limits, ProxyProtocol, SessionTickets, observing};
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ pub fn find(text: &Text<'_>, config: &Config) -> Vec<Fault> {
     faults.extend(of_certificates(text, config));
     faults.extend(of_tls(text, config));
     faults.extend(of_session_tickets(text, &config.session_tickets));
+    faults.extend(config.acme.iter().flat_map(|acme| acme::find(text, config, acme)));
     if !config.admin.address.ip().is_loopback() && !config.admin.allow_public {
         let message = format!("{} is reachable from outside this machine", config.admin.address);
         let hint = "bind 127.0.0.1, or say so twice: add allow_public = true to [admin]";

@@ -3,6 +3,7 @@
 //! The types are what the rest of the program reads: addresses are addresses and times are times, so nothing
 //! is checked again later. What one value cannot tell alone (two gateways on one socket) is in `conflicts`.
 
+mod acme;
 mod conflicts;
 mod fault;
 mod kubernetes;
@@ -10,6 +11,10 @@ mod observing;
 mod tls;
 mod units;
 
+pub use acme::{
+    Acme, AcmeCertificate, Cloudflare, DnsPropagation, DnsProvider, ExternalAccount, Proof, Rfc2136,
+    TsigAlgorithm,
+};
 pub use fault::{ConfigError, Fault};
 pub use kubernetes::TrafficPolicy;
 pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
@@ -41,6 +46,9 @@ pub struct Config {
     pub tls: TlsOptions,
     #[serde(default)]
     pub session_tickets: SessionTickets,
+    /// Certificates that are ordered; none without the table.
+    #[serde(default)]
+    pub acme: Option<Acme>,
     #[serde(default)]
     pub runtime: Runtime,
     #[serde(default)]
@@ -372,7 +380,7 @@ impl Default for Limits {
     /// Envoy Gateway's defaults. Two differ: windows are larger, because cloudflared sends a whole site over a
     /// few HTTP/2 connections, and there is no request timeout, because nearly every cluster turns Envoy's 15 s off.
     fn default() -> Self {
-        const HOUR: Duration = Duration::from_secs(3600);
+        const HOUR: Duration = one_hour();
         Self {
             connections: 50_000,
             handshake_timeout: Duration::from_secs(10),
@@ -416,7 +424,8 @@ impl Config {
         let certificates =
             config.certificates.values_mut().flat_map(|files| [&mut files.chain, &mut files.key]);
         let log = Some(&mut config.access_log.path).filter(|path| !path.as_os_str().is_empty());
-        let paths = config.source.files.paths.iter_mut().chain(certificates).chain(log);
+        let acme = config.acme.iter_mut().flat_map(Acme::paths);
+        let paths = config.source.files.paths.iter_mut().chain(certificates).chain(log).chain(acme);
         for path in paths.chain(&mut config.session_tickets.file) {
             // `join` keeps a path that is absolute.
             *path = folder.join(&*path);
@@ -432,6 +441,11 @@ impl Config {
         let place = fault::Text { file, text };
         let mut config: Self =
             toml::from_str(text).map_err(|error| ConfigError::Faulty(vec![place.unreadable(&error)]))?;
+        if let Some(acme) = &mut config.acme
+            && config.source.kubernetes.is_none()
+        {
+            acme.folder.get_or_insert_with(|| "acme".into());
+        }
         config.written = Written { file: file.to_owned(), text: text.to_owned() };
         let faults = conflicts::find(&place, &config);
         if faults.is_empty() { Ok(config) } else { Err(ConfigError::Faulty(faults)) }
@@ -457,6 +471,10 @@ impl Config {
 
 fn yes() -> bool {
     true
+}
+
+const fn one_hour() -> Duration {
+    Duration::from_secs(3600)
 }
 
 fn everywhere() -> Vec<IpAddr> {

@@ -272,7 +272,7 @@ where
             },
             Unserved::ClientExpired => stats.ssl_fail_verify_error.inc(),
             Unserved::Header(_) => stats.listener_filter_error.inc(),
-            Unserved::Gone(_) | Unserved::NoRoute => {}
+            Unserved::Gone(_) | Unserved::NoRoute | Unserved::Handshake(HandshakeError::Challenge) => {}
         }
     }
 }

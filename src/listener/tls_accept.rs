@@ -1,6 +1,7 @@
 //! The TLS handshake: the client's hello says which listener it wants, and that one's certificates answer.
 
 use super::inbound::Inbound;
+use crate::challenge::Challenges;
 use crate::live::Live;
 use crate::routing::SocketId;
 use crate::tls::{Refusal, ServerName, TlsEnd, TlsSocket};
@@ -26,6 +27,8 @@ pub enum HandshakeError {
     UnknownName,
     #[error("the listener for this server name has no certificate")]
     NoCertificate,
+    #[error("a certificate authority asked whether the name is ours, and was answered")]
+    Challenge,
     #[error("the handshake failed: {0}")]
     Failed(#[from] io::Error),
 }
@@ -49,7 +52,15 @@ pub async fn greet(stream: Inbound, live: &Live, socket: SocketId) -> Result<Gre
     let start = LazyConfigAcceptor::new(Acceptor::default(), hello).await?;
     let sent = lower_case(start.client_hello().server_name().unwrap_or_default());
     let server_name = tls.as_ref().map_or_else(|| sent.clone(), |tls| tls.asked(sent.clone()));
+    let challenges = live.challenges().filter(|_| is_authority(&start));
     let StartHandshake { accepted, io: mut hello, .. } = start;
+    if let Some(challenges) = challenges
+        && let Some(config) = challenges.handshake(&server_name).await
+    {
+        let mut stream = StartHandshake::from_parts(accepted, hello.stream).into_stream(config).await?;
+        stream.shutdown().await?;
+        return Err(HandshakeError::Challenge);
+    }
     let chosen =
         tls.as_ref().ok_or(Refusal::UnknownName).and_then(|tls: &Arc<TlsSocket>| tls.choose(&server_name));
     match chosen {
@@ -82,6 +93,11 @@ impl Greeted {
         stream.unread(kept.unwrap_or_default());
         stream
     }
+}
+
+/// Whether this is no client, but an authority that wants to see whether the name is ours (RFC 8737).
+fn is_authority(start: &StartHandshake<Hello>) -> bool {
+    start.client_hello().alpn().is_some_and(Challenges::is_asked)
 }
 
 /// Names are compared in lower case and without the dot of the root.

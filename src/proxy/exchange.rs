@@ -14,6 +14,7 @@ use super::recording::Recording;
 use super::responding::Responding;
 use super::retries::Retries;
 use super::{Connection, Worker, kept, mirror};
+use crate::challenge::Challenges;
 use crate::filter::{Filters, Grant};
 use crate::live::Revision;
 use crate::reply::{Flag, Outcome, Reply};
@@ -109,7 +110,7 @@ impl Exchange<'_> {
         down: &mut Downstream,
     ) -> Result<StatusCode, Ended> {
         let revision = revision.ok_or(Reply::NoRoute)?;
-        let asked = Asked::read(&head)?;
+        let asked = self.asked(&head).await?;
         let (found, head) = self.find(revision, &asked, head)?;
         let rule: &Rule = found.rule;
         clock.limit_request(self.started, self.limit(rule));
@@ -189,6 +190,18 @@ impl Exchange<'_> {
             Err(Ended::Gone | Ended::BrokenOff) => {
                 cluster.stats().request_ended(None, self.started.elapsed());
             }
+        }
+    }
+
+    /// What is asked for. A certificate authority that wants to see whether a name is ours is answered here, before
+    /// any route is asked.
+    async fn asked(&self, head: &request::Parts) -> Result<Asked, Ended> {
+        let asked = Asked::read(head)?;
+        let Some(challenges) = self.worker.live.challenges() else { return Ok(asked) };
+        let Some(challenge) = Challenges::asked(asked.path()) else { return Ok(asked) };
+        match Box::pin(challenges.text(&challenge)).await {
+            Some(text) => Err(Answer::new(StatusCode::OK, text).into()),
+            None => Ok(asked),
         }
     }
 

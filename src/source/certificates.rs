@@ -3,7 +3,8 @@
 //! A pair of which a file cannot be read keeps its last good content, as manifests do.
 
 use super::said;
-use crate::config::CertificateFiles;
+use super::stored::Stored;
+use crate::config::{CertificateFiles, ObjectName};
 use crate::resource::{Diagnostic, Object, ObjectHeader, ObjectRef, Place, Severity, read};
 use serde_json::json;
 use std::fs;
@@ -15,7 +16,11 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// The certificates of a configuration.
 #[derive(Default)]
-pub struct Certificates(Vec<Pair>);
+pub struct Certificates {
+    pairs: Vec<Pair>,
+    /// Those that the gateway orders itself.
+    ordered: Option<Stored>,
+}
 
 struct Pair {
     files: CertificateFiles,
@@ -29,32 +34,41 @@ impl Certificates {
     /// The certificates in these files, of which nothing is read so far.
     pub fn new(files: impl IntoIterator<Item = CertificateFiles>) -> Self {
         let pair = |files| Pair { files, pem: None, secret: None, fault: None };
-        Self(files.into_iter().map(pair).collect())
+        Self { pairs: files.into_iter().map(pair).collect(), ordered: None }
+    }
+
+    /// The same with those that the gateway orders itself and keeps in this folder.
+    pub fn with_ordered(self, folder: PathBuf) -> Self {
+        Self { ordered: Some(Stored::new(folder)), ..self }
     }
 
     /// Takes this chain and key for the certificate of a Secret until its files are there.
     pub fn provide(&mut self, files: &CertificateFiles, chain: String, key: String) {
-        for pair in self.0.iter_mut().filter(|pair| pair.files == *files) {
+        for pair in self.pairs.iter_mut().filter(|pair| pair.files == *files) {
             pair.hold(chain.clone(), key.clone());
         }
     }
 
     /// Reads all files again; says whether something changed.
     pub(super) fn look(&mut self) -> bool {
-        self.0.iter_mut().fold(false, |changed, pair| pair.look() | changed)
+        let ordered = self.ordered.as_mut().is_some_and(Stored::look);
+        self.pairs.iter_mut().fold(ordered, |changed, pair| pair.look() | changed)
     }
 
     /// The files to watch.
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.0.iter().flat_map(|pair| [&pair.files.chain, &pair.files.key])
+        let pairs = self.pairs.iter().flat_map(|pair| [&pair.files.chain, &pair.files.key]);
+        pairs.chain(self.ordered.iter().map(|stored| &stored.folder))
     }
 
     pub(super) fn objects(&self) -> impl Iterator<Item = (Object, Option<Place>)> {
-        self.0.iter().filter_map(|pair| Some((pair.secret.clone()?, Some(start_of(&pair.files.chain)))))
+        let pairs = self.pairs.iter();
+        let pairs = pairs.filter_map(|pair| Some((pair.secret.clone()?, Some(start_of(&pair.files.chain)))));
+        pairs.chain(self.ordered.iter().flat_map(Stored::objects))
     }
 
     pub(super) fn diagnostics(&self) -> impl Iterator<Item = Diagnostic> {
-        self.0.iter().filter_map(|pair| {
+        self.pairs.iter().filter_map(|pair| {
             let (path, fault) = pair.fault.as_ref()?;
             let way_out = match pair.secret {
                 Some(_) => "what was read of it before is still served",
@@ -97,24 +111,30 @@ impl Pair {
     }
 
     fn hold(&mut self, chain: String, key: String) {
-        let (header, object) = secret(&self.files, &chain, &key);
+        let (header, object) = secret(&self.files.secret, &chain, &key, false);
         let read = read(&header, object).ok().flatten();
         self.secret = read.map(|reading| reading.object);
         self.pem = Some((chain, key));
     }
 }
 
-/// The Secret as a manifest would have it.
-fn secret(files: &CertificateFiles, chain: &str, key: &str) -> (ObjectHeader, serde_json::Value) {
+/// The Secret as a manifest would have it; with a label where the gateway orders it itself.
+pub(super) fn secret(
+    name: &ObjectName,
+    chain: &str,
+    key: &str,
+    ordered: bool,
+) -> (ObjectHeader, serde_json::Value) {
     let header = ObjectHeader {
         api_version: Some("v1".to_owned()),
         kind: Some("Secret".to_owned()),
         ..ObjectHeader::default()
     };
+    let labels = if ordered { json!({ "trigate.dev/acme": "true" }) } else { json!({}) };
     let object = json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": { "namespace": files.secret.namespace, "name": files.secret.name },
+        "metadata": { "namespace": name.namespace, "name": name.name, "labels": labels },
         "type": "kubernetes.io/tls",
         "stringData": { "tls.crt": chain, "tls.key": key },
     });

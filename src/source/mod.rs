@@ -8,6 +8,7 @@ pub mod kubernetes;
 mod locate;
 mod pinpoint;
 mod split;
+mod stored;
 mod suggest;
 mod watch;
 

@@ -17,6 +17,7 @@ mod http;
 mod listener;
 mod memory;
 mod observe;
+mod orders;
 mod own;
 mod page;
 mod registry;
@@ -32,6 +33,7 @@ pub use observe::{
     AccessLog, Collector, Counters, Endpoint, Heading, Observation, Observer, Observers, Observing, Protocol,
     Read, SinkSpec, Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
 };
+pub use orders::{OrderState, Ordered, Orders};
 pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;
 pub use server::{Server, State};

@@ -9,6 +9,7 @@ use super::http::{HttpStats, HttpTotals};
 use super::listener::{ListenerStats, ListenerTotals};
 use super::memory::Memory;
 use super::observe::Counters;
+use super::orders::{OrderMetrics, Orders};
 use super::own::Own;
 use super::page::Page;
 use super::section::{Names, Section, Selection, Sink};
@@ -72,6 +73,7 @@ pub struct Registry {
     server: Arc<Server>,
     workers: usize,
     observed: Arc<Observed>,
+    orders: Orders,
     /// Metrics that Envoy does not have: the process, and `trigate_*`.
     own: prometheus::Registry,
     /// How long the last page was, so that the next one is allocated once.
@@ -94,8 +96,10 @@ impl Registry {
             Arc::new(Observed { revised: ArcSwap::from_pointee(nothing), sockets: ArcSwap::default() });
         let own = prometheus::Registry::new();
         own.register(Box::new(Own::new(Arc::clone(&observed)))).expect("its names are valid and differ");
+        let orders = Orders::default();
+        own.register(Box::new(OrderMetrics::new(orders.clone()))).expect("its names are valid and differ");
         own.register(Box::new(ProcessCollector::for_self())).expect("its names differ from those above");
-        Self { server, workers, observed, own, last_page: AtomicUsize::new(0) }
+        Self { server, workers, observed, orders, own, last_page: AtomicUsize::new(0) }
     }
 
     /// Shows metrics that somebody else counts.
@@ -123,6 +127,11 @@ impl Registry {
     /// The open sockets.
     pub fn sockets(&self) -> Arc<Vec<Socket>> {
         self.observed.sockets.load_full()
+    }
+
+    /// The certificates that the process orders itself.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// How many workers the process has.

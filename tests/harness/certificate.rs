@@ -61,6 +61,11 @@ impl Authority {
         Leaf { chain_pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
     }
 
+    /// A certificate of these parameters.
+    pub fn sign(&self, params: &CertificateParams, key: &KeyPair) -> rcgen::Certificate {
+        params.signed_by(key, &self.issuer).expect("a certificate")
+    }
+
     /// The authority's own certificate, as PEM.
     pub fn pem(&self) -> String {
         let text = STANDARD.encode(&self.certificate);

@@ -179,8 +179,8 @@ impl Builder {
         copy_lines(child.stdout.take().expect("piped"), Arc::clone(&log));
         copy_lines(child.stderr.take().expect("piped"), Arc::clone(&log));
         let sockets = |gateway: &str| Sockets {
-            http: SocketAddr::new(self.address, self.port(&format!("gateways.{gateway}.ports.80"))),
-            https: SocketAddr::new(self.address, self.port(&format!("gateways.{gateway}.ports.443"))),
+            http: SocketAddr::new(self.bind(gateway), self.port(&format!("gateways.{gateway}.ports.80"))),
+            https: SocketAddr::new(self.bind(gateway), self.port(&format!("gateways.{gateway}.ports.443"))),
         };
         Trigate {
             child,
@@ -201,6 +201,11 @@ impl Builder {
         let mut parts = path.split('.');
         let first = self.settings.get(parts.next().expect("a path has a part")).expect("it was set");
         parts.fold(first, |value, part| value.get(part).expect("it was set"))
+    }
+
+    fn bind(&self, gateway: &str) -> IpAddr {
+        let bind = self.value(&format!("gateways.{gateway}.bind"));
+        bind.get(0).and_then(|first| first.as_str()?.parse().ok()).expect("an address")
     }
 
     fn port(&self, path: &str) -> u16 {

@@ -1,0 +1,277 @@
+//! DNS-01: a real name server (Knot) that takes signed updates, and Cloudflare's API as its documentation has it.
+
+use crate::harness::eventually;
+use crate::harness::upstream::Upstream;
+use crate::pebble::{Builder, Pebble, free};
+use crate::{handshake, order, ordering, own_address, to, trusted};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+
+const KEY: &str = "bm90IGEgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g=";
+
+/// Knot with the zone `example.test`, whose names are all at one address.
+struct Knot {
+    process: Child,
+    folder: TempDir,
+    address: SocketAddr,
+}
+
+impl Knot {
+    async fn start(gateway: IpAddr) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let address = free(Ipv4Addr::LOCALHOST.into());
+        let path = |name: &str| folder.path().join(name);
+        let here = folder.path().display();
+        let zone = format!(
+            "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 5\n@ NS ns\nns A 127.0.0.1\n* A {gateway}\n@ A {gateway}\n"
+        );
+        fs::write(path("example.test.zone"), zone).expect("the folder is ours");
+        let config = format!(
+            "server:\n  rundir: {here}\n  listen: 127.0.0.1@{port}\n\
+             database:\n  storage: {here}\n\
+             log:\n  - target: stderr\n    any: info\n\
+             key:\n  - id: trigate\n    algorithm: hmac-sha256\n    secret: {KEY}\n\
+             acl:\n  - id: update\n    key: trigate\n    action: update\n    update-type: [TXT]\n\
+             zone:\n  - domain: example.test\n    storage: {here}\n    file: example.test.zone\n    \
+             zonefile-load: difference-no-serial\n    journal-content: all\n    acl: update\n",
+            port = address.port()
+        );
+        fs::write(path("knot.conf"), config).expect("the folder is ours");
+        let log = fs::File::create(path("log")).expect("the folder is ours");
+        let mut command = Command::new("knotd");
+        command.arg("-c").arg(path("knot.conf")).stdout(Stdio::null()).stderr(log);
+        let process = command.spawn().expect("the package knot is installed");
+        let knot = Self { process, folder, address };
+        let listens = || async { TcpStream::connect(address).await.ok() };
+        eventually("knot listens", listens).await;
+        knot
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("it is ours")
+    }
+}
+
+impl Drop for Knot {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("---- log of knot:\n{}----", self.log());
+        }
+    }
+}
+
+/// A pebble that asks this server alone, and a gateway that updates it.
+async fn pebble_with(knot: &Knot, gateway: IpAddr) -> Pebble {
+    Builder::debian(gateway).dns(knot.address).start().await
+}
+
+#[tokio::test]
+async fn from_an_empty_folder_a_wildcard_is_trusted_soon_by_dns_01_through_signed_updates() {
+    let gateway = own_address();
+    let knot = Knot::start(gateway).await;
+    let pebble = pebble_with(&knot, gateway).await;
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let upstream = Upstream::echo("app").await;
+    let client = Arc::new(pebble.client().await);
+    fs::write(folder.path().join("key"), format!("{KEY}\n")).expect("the folder is ours");
+    // The name and the wildcard have their records at one name, at the same time.
+    let names = vec!["example.test".to_owned(), "*.example.test".to_owned()];
+    let builder = to(ordering(&pebble, &folder.path().join("acme"), &["*.example.test"]), &upstream)
+        .set("acme.gateways", Vec::<String>::new())
+        .set("acme.certificates.all.secret", "network/ordered-0")
+        .set("acme.certificates.all.names", names)
+        .set("acme.challenge", "dns-01/home")
+        .set("acme.dns.home.rfc2136.server", knot.address.to_string())
+        .set("acme.dns.home.rfc2136.key", "trigate")
+        .set("acme.dns.home.rfc2136.key_file", folder.path().join("key").display().to_string())
+        .set("acme.propagation.servers", vec![knot.address.to_string()]);
+    let began = Instant::now();
+    let trigate = builder.start().await;
+    trusted(&client, trigate.external.https, "any.example.test").await;
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+    // Both records were there, and are taken away again.
+    let updates = || async { (knot.log().matches("DDNS").count() >= 4).then_some(()) };
+    eventually("the records are taken away", updates).await;
+    assert!(!trigate.log().contains(KEY), "the key is nowhere in the log");
+}
+
+#[tokio::test]
+async fn a_name_server_that_does_not_know_the_key_refuses_and_that_is_told() {
+    let gateway = own_address();
+    let knot = Knot::start(gateway).await;
+    let pebble = pebble_with(&knot, gateway).await;
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let wrong = STANDARD.encode("another key, as long as the right one");
+    fs::write(folder.path().join("key"), &wrong).expect("the folder is ours");
+    let trigate = ordering(&pebble, &folder.path().join("acme"), &["*.example.test"])
+        .set("acme.challenge", "dns-01")
+        .set("acme.dns.home.rfc2136.server", knot.address.to_string())
+        .set("acme.dns.home.rfc2136.zone", "example.test")
+        .set("acme.dns.home.rfc2136.key", "trigate")
+        .set("acme.dns.home.rfc2136.key_file", folder.path().join("key").display().to_string())
+        .start()
+        .await;
+    let (why, _) = eventually("the refusal is told", || async {
+        order(&trigate, "network/ordered-0").await["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(why.contains("[acme.dns.home]") && why.contains(&knot.address.to_string()), "{why}");
+    assert!(
+        handshake(&Arc::new(pebble.client().await), trigate.external.https, "a.example.test").await.is_err()
+    );
+}
+
+/// What the fake of Cloudflare knows: its records, by id, and who asked without the right token.
+#[derive(Default)]
+struct Zone {
+    records: Vec<(String, Value)>,
+    made: usize,
+    refused: usize,
+}
+
+/// Cloudflare's API for the zone `example.test`; its records are those of pebble's name server.
+async fn cloudflare(pebble: Arc<Pebble>, token: Arc<Mutex<String>>) -> (SocketAddr, Arc<Mutex<Zone>>) {
+    let zone = Arc::new(Mutex::new(Zone::default()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let shared = Arc::clone(&zone);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (pebble, token, zone) = (Arc::clone(&pebble), Arc::clone(&token), Arc::clone(&shared));
+            let answer = service_fn(move |request| {
+                let (pebble, token, zone) = (Arc::clone(&pebble), Arc::clone(&token), Arc::clone(&zone));
+                async move { Ok::<_, Infallible>(api(request, &pebble, &token, &zone).await) }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    (address, zone)
+}
+
+async fn api(
+    request: Request<Incoming>,
+    pebble: &Pebble,
+    token: &Mutex<String>,
+    zone: &Mutex<Zone>,
+) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.expect("a whole request").to_bytes();
+    let bearer = format!("Bearer {}", token.lock().expect("nobody panics with it"));
+    if parts.headers.get("authorization").is_none_or(|value| value != bearer.as_str()) {
+        zone.lock().expect("nobody panics with it").refused += 1;
+        let fault = json!({ "success": false, "errors": [{ "code": 9109, "message": "Invalid access token" }], "result": null });
+        return reply(StatusCode::FORBIDDEN, &fault);
+    }
+    let query = parts.uri.query().unwrap_or_default();
+    let path = parts.uri.path();
+    let result = match (parts.method, path) {
+        (Method::GET, "/client/v4/zones") if query == "name=example.test" => json!([{ "id": "zone-1" }]),
+        (Method::GET, "/client/v4/zones") => json!([]),
+        (Method::POST, "/client/v4/zones/zone-1/dns_records") => {
+            let record: Value = serde_json::from_slice(&body).expect("JSON");
+            let value = record["content"].as_str().expect("a content").trim_matches('"').to_owned();
+            let host = format!("{}.", record["name"].as_str().expect("a name"));
+            pebble.tell_dns("/set-txt", json!({ "host": host, "value": value })).await;
+            let mut zone = zone.lock().expect("nobody panics with it");
+            zone.made += 1;
+            let id = format!("record-{}", zone.made);
+            zone.records.push((id.clone(), record));
+            json!({ "id": id })
+        }
+        (Method::GET, "/client/v4/zones/zone-1/dns_records") => {
+            let zone = zone.lock().expect("nobody panics with it");
+            let shown =
+                zone.records.iter().map(|(id, record)| json!({ "id": id, "content": record["content"] }));
+            shown.collect()
+        }
+        (Method::DELETE, path) => {
+            let id = path.rsplit('/').next().expect("an id").to_owned();
+            zone.lock().expect("nobody panics with it").records.retain(|(other, _)| *other != id);
+            json!({ "id": id })
+        }
+        _ => return reply(StatusCode::NOT_FOUND, &json!({ "success": false, "errors": [] })),
+    };
+    reply(StatusCode::OK, &json!({ "success": true, "errors": [], "messages": [], "result": result }))
+}
+
+fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    response
+}
+
+#[tokio::test]
+async fn from_an_empty_folder_a_name_is_trusted_soon_by_dns_01_through_cloudflare() {
+    let pebble = Arc::new(Builder::debian(own_address()).start().await);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let client = Arc::new(pebble.client().await);
+    let token = Arc::new(Mutex::new("token-1".to_owned()));
+    let (api, zone) = cloudflare(Arc::clone(&pebble), Arc::clone(&token)).await;
+    let file = folder.path().join("token");
+    fs::write(&file, "wrong\n").expect("the folder is ours");
+    let began = Instant::now();
+    let trigate = ordering(&pebble, &folder.path().join("acme"), &["*.example.test"])
+        .set("acme.challenge", "dns-01")
+        .set("acme.dns.cf.cloudflare.api", format!("http://{api}/client/v4"))
+        .set("acme.dns.cf.cloudflare.token_file", file.display().to_string())
+        .set("acme.propagation.servers", vec![pebble.dns.to_string()])
+        .start()
+        .await;
+    let (why, _) = eventually("the refusal is told", || async {
+        order(&trigate, "network/ordered-0").await["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(why.contains("Invalid access token (9109)"), "{why}");
+    // The token is read for each change: a new one needs no restart.
+    fs::write(&file, "token-1\n").expect("the folder is ours");
+    trusted(&client, trigate.external.https, "app.example.test").await;
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+    let empty = || async { zone.lock().expect("nobody panics with it").records.is_empty().then_some(()) };
+    eventually("the record is taken away", empty).await;
+    let zone = zone.lock().expect("nobody panics with it");
+    assert!(zone.made >= 1 && zone.refused >= 1, "{} made, {} refused", zone.made, zone.refused);
+    assert!(!trigate.log().contains("token-1"), "the token is nowhere in the log");
+}
+
+#[tokio::test]
+async fn the_order_waits_until_the_record_is_on_the_servers_of_the_zone() {
+    let pebble = Arc::new(Builder::debian(own_address()).start().await);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let token = Arc::new(Mutex::new("token-1".to_owned()));
+    let (api, _zone) = cloudflare(Arc::clone(&pebble), Arc::clone(&token)).await;
+    fs::write(folder.path().join("token"), "token-1").expect("the folder is ours");
+    // A server that has the zone and never the record.
+    let stale = Knot::start(pebble.gateway).await;
+    let trigate = ordering(&pebble, &folder.path().join("acme"), &["*.example.test"])
+        .set("acme.challenge", "dns-01")
+        .set("acme.dns.cf.cloudflare.api", format!("http://{api}/client/v4"))
+        .set("acme.dns.cf.cloudflare.token_file", folder.path().join("token").display().to_string())
+        .set("acme.propagation.servers", vec![pebble.dns.to_string(), stale.address.to_string()])
+        .set("acme.propagation.timeout", "2s")
+        .start()
+        .await;
+    let (why, _) = eventually("the wait is told", || async {
+        order(&trigate, "network/ordered-0").await["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(why.contains(&stale.address.to_string()) && why.contains("no such TXT record"), "{why}");
+    assert!(!pebble.log().contains("POST /chalZ/"), "the authority was not told to look");
+}
