@@ -28,17 +28,46 @@ impl Shared {
     }
 }
 
-/// What to change in a status that is all ours, as a merge patch; `None` when it already says this.
+/// The types of the conditions that we write. One of them that is no longer so goes; others are of others.
+const OURS: &[&str] = &[
+    "Accepted",
+    "Programmed",
+    "ResolvedRefs",
+    "Conflicted",
+    "InsecureFrontendValidationMode",
+    "SupportedVersion",
+];
+
+/// So many conditions an object or listener may have, by the schema of the Gateway API.
+const MOST_CONDITIONS: usize = 8;
+
+/// What to change in a status in which all is ours but conditions of other types, as a merge patch; `None` when it
+/// already says this.
 pub(super) fn whole(current: &Value, mut desired: Value, now: &str) -> Option<Value> {
     stamp(&mut desired, current, now);
+    keep_foreign(&mut desired, current);
     let before = array(current, "listeners");
     for entry in desired.get_mut("listeners").and_then(Value::as_array_mut).into_iter().flatten() {
-        let same = before.iter().find(|other| other["name"] == entry["name"]);
-        stamp(entry, same.unwrap_or(&Value::Null), now);
+        let same = before.iter().find(|other| other["name"] == entry["name"]).unwrap_or(&Value::Null);
+        stamp(entry, same, now);
+        keep_foreign(entry, same);
     }
     let Value::Object(mut patch) = desired else { return None };
     patch.retain(|field, value| current.get(field) != Some(value));
     (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Adds the conditions of others, who may have written theirs beside ours (GEP-1364). A list is sent as a whole, in
+/// the order that it has, so that nobody who sorts it has us write again.
+fn keep_foreign(desired: &mut Value, current: &Value) {
+    let before = array(current, "conditions");
+    let Some(conditions) = desired.get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    let is_foreign =
+        |condition: &&Value| condition["type"].as_str().is_some_and(|kind| !OURS.contains(&kind));
+    let room = MOST_CONDITIONS.saturating_sub(conditions.len());
+    conditions.extend(before.iter().filter(is_foreign).take(room).cloned());
+    let place = |condition: &Value| before.iter().position(|other| other["type"] == condition["type"]);
+    conditions.sort_by_key(|condition| place(condition).unwrap_or(usize::MAX));
 }
 
 /// What to change in a status in which only some entries of a list are ours; `None` when they already are so.
@@ -184,6 +213,40 @@ mod tests {
         let patch =
             whole(&current, json!({ "listeners": [listener("b", None), listener("c", None)] }), NOW).unwrap();
         assert_eq!(patch["listeners"], json!([listener("b", Some(THEN)), listener("c", Some(NOW))]));
+    }
+
+    #[test]
+    fn conditions_of_other_types_stay_and_ours_go_when_they_no_longer_hold() {
+        let typed = |kind: &str, time: Option<&str>| {
+            let mut condition = condition("True", "", time);
+            condition["type"] = kind.into();
+            condition
+        };
+        let (foreign, ours) = (typed("example.com/Billed", Some(THEN)), typed("Accepted", Some(THEN)));
+        let gone = typed("InsecureFrontendValidationMode", Some(THEN));
+        let listener = |conditions: Value| json!([{ "name": "a", "conditions": conditions }]);
+        let current = json!({
+            "conditions": [foreign, gone, ours], "listeners": listener(json!([gone, foreign, ours])),
+        });
+        let desired = || {
+            let accepted = json!([typed("Accepted", None)]);
+            json!({ "conditions": accepted, "listeners": listener(accepted) })
+        };
+        let patch = whole(&current, desired(), NOW).unwrap();
+        let kept = json!([foreign, ours]);
+        assert_eq!(patch, json!({ "conditions": kept, "listeners": listener(kept) }));
+        assert_eq!(whole(&patch, desired(), NOW), None);
+        let sorted = json!({ "conditions": [ours, foreign], "listeners": listener(json!([ours, foreign])) });
+        assert_eq!(whole(&sorted, desired(), NOW), None, "another order is as good");
+    }
+
+    #[test]
+    fn conditions_of_others_do_not_take_the_room_of_ours() {
+        let named = |number: usize| json!({ "type": format!("example.com/{number}"), "status": "True" });
+        let current = json!({ "conditions": (0..8).map(named).collect::<Vec<_>>() });
+        let patch = whole(&current, json!({ "conditions": [condition("True", "", None)] }), NOW).unwrap();
+        let conditions = patch["conditions"].as_array().unwrap();
+        assert_eq!((conditions.len(), &conditions[7]["type"]), (8, &json!("Accepted")));
     }
 
     #[test]
