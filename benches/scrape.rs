@@ -11,11 +11,12 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use trigate::stats;
-use trigate::telemetry::{Registry, Revised, Selection, Server, Socket};
+use trigate::telemetry::{Format, Registry, Revised, Selection, Server, Socket};
 use trigate::upstream::Cluster;
 
 const CLUSTERS: usize = 1_000;
@@ -51,6 +52,8 @@ fn registry() -> Registry {
         routes: CLUSTERS,
         errors: 0,
         warnings: 0,
+        exposed: Vec::new(),
+        gateways: BTreeMap::new(),
     });
     registry.set_sockets(sockets);
     registry
@@ -60,8 +63,8 @@ fn registry() -> Registry {
 fn scrape(bencher: Bencher) {
     let registry = registry();
     let all = Selection::default();
-    let length = registry.page(&all).len();
-    bencher.counter(BytesCount::new(length)).bench_local(|| black_box(&registry).page(&all));
+    let length = registry.page(&all, Format::Text).len();
+    bencher.counter(BytesCount::new(length)).bench_local(|| black_box(&registry).page(&all, Format::Text));
 }
 
 #[divan::bench]
@@ -69,7 +72,7 @@ fn scrape_of_one_family(bencher: Bencher) {
     let registry = registry();
     let filter = regex::Regex::new("upstream_rq_total$").expect("a regex");
     let one = Selection { filter: Some(filter), used_only: false };
-    bencher.bench_local(|| black_box(&registry).page(&one));
+    bencher.bench_local(|| black_box(&registry).page(&one, Format::Text));
 }
 
 #[divan::bench]

@@ -3,6 +3,10 @@
 //! A leaf that `upstream`, `telemetry` and `listener` share. A counter is a relaxed atomic in a cache line that
 //! only its own worker writes, so a request pays an uncontended add and no look-up.
 
+mod handshakes;
+
+pub use handshakes::{Agreed, Handshakes, HandshakesTotal};
+
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -117,6 +121,39 @@ impl Tally for Counter {
 
     fn reset(&self) {
         Counter::reset(self);
+    }
+}
+
+/// Counters that few need: made at their first use, and nothing but a pointer before.
+#[derive(Debug)]
+pub struct OnUse<T>(OnceLock<Box<T>>);
+
+impl<T> Default for OnUse<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T: Default> OnUse<T> {
+    /// The counters.
+    pub fn get(&self) -> &T {
+        self.0.get_or_init(Box::default)
+    }
+}
+
+impl<T: Tally> Tally for OnUse<T> {
+    type Total = T::Total;
+
+    fn add_to(&self, total: &mut T::Total) {
+        if let Some(counted) = self.0.get() {
+            counted.add_to(total);
+        }
+    }
+
+    fn reset(&self) {
+        if let Some(counted) = self.0.get() {
+            counted.reset();
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use trigate::admin::{Admin, Operations, Order, Surface};
-use trigate::telemetry::{Registry, Server};
+use trigate::live::Revision;
+use trigate::routing::RoutingTable;
+use trigate::telemetry::{Observers, Registry, Server};
 
 struct Rig {
     address: SocketAddr,
@@ -27,6 +29,10 @@ async fn serving_from(surface: Surface, registry: Arc<Registry>) -> Rig {
     let level = Mutex::new("info".to_owned());
     let operations = Operations {
         orders: sender,
+        revision: Box::new(|| {
+            let (table, tls, observers) = (RoutingTable::default(), Vec::new(), Observers::default());
+            Some(Arc::new(Revision { number: 7, table, clusters: rig::clusters(2), tls, observers }))
+        }),
         dump: Box::new(|| "revision 7\n".to_owned()),
         log_level: Box::new(move |wanted| {
             let mut level = level.lock().expect("nobody panics");
@@ -117,13 +123,65 @@ async fn the_page_is_compressed_for_who_takes_gzip() {
     let plain = rig.ask("GET", "/stats/prometheus?filter=downstream_rq_xx").await;
     assert!(plain.head.contains("content-type: text/plain; version=0.0.4"), "{}", plain.head);
     assert!(plain.text().starts_with("# TYPE envoy_http_downstream_rq_xx counter\n"), "{}", plain.text());
-    let zipped = rig
-        .ask_with("GET", "/stats/prometheus?filter=downstream_rq_xx", "Accept-Encoding: zstd, gzip\r\n")
-        .await;
+    let zipped =
+        rig.ask_with("GET", "/stats/prometheus?filter=downstream_rq_xx", "Accept-Encoding: gzip\r\n").await;
     assert!(zipped.head.contains("content-encoding: gzip"), "{}", zipped.head);
     let mut text = String::new();
     flate2::read::GzDecoder::new(&*zipped.body).read_to_string(&mut text).expect("gzip");
     assert_eq!(text, plain.text());
+    let shorter = rig
+        .ask_with("GET", "/stats/prometheus?filter=downstream_rq_xx", "Accept-Encoding: gzip, zstd\r\n")
+        .await;
+    assert!(shorter.head.contains("content-encoding: zstd"), "{}", shorter.head);
+    let text = zstd::decode_all(&*shorter.body).expect("zstd");
+    assert_eq!(String::from_utf8(text).expect("text"), plain.text());
+}
+
+#[tokio::test]
+async fn openmetrics_is_given_to_who_asks_for_it() {
+    let rig = serving(Surface::Stats).await;
+    let accept = "Accept: application/openmetrics-text; version=1.0.0\r\n";
+    let open = rig.ask_with("GET", "/stats/prometheus", accept).await;
+    assert!(open.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", open.head);
+    assert!(open.text().ends_with("\n# EOF\n"), "{}", open.text());
+}
+
+#[tokio::test]
+async fn the_dump_has_the_messages_that_egctl_reads() {
+    let rig = serving(Surface::Admin).await;
+    let json = async |target: &str| -> serde_json::Value {
+        serde_json::from_slice(&rig.ask("GET", target).await.body).expect("JSON")
+    };
+    let kinds = |dump: &serde_json::Value| -> Vec<String> {
+        let configs = dump["configs"].as_array().expect("a list").iter();
+        let kinds = configs
+            .map(|one| one["@type"].as_str().expect("a type").rsplit("v3.").next().unwrap_or("").to_owned());
+        kinds.collect()
+    };
+    let dumps = [
+        "BootstrapConfigDump",
+        "ClustersConfigDump",
+        "ListenersConfigDump",
+        "RoutesConfigDump",
+        "SecretsConfigDump",
+    ];
+    let dump = json("/config_dump").await;
+    assert_eq!(kinds(&dump), dumps);
+    let cluster = &dump["configs"][1]["dynamic_active_clusters"][0]["cluster"];
+    assert_eq!(cluster["name"], "httproute/default/app-0/rule/0");
+    let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][1]["endpoint"]["address"];
+    assert_eq!(endpoint["socket_address"]["port_value"], 2);
+    assert!(kinds(&json("/config_dump?include_eds").await).contains(&"EndpointsConfigDump".to_owned()));
+    let listeners = json("/config_dump?resource=dynamic_listeners").await;
+    assert_eq!(kinds(&listeners), ["ListenersConfigDump.DynamicListener"; 2]);
+    let secret = &json("/config_dump?resource=dynamic_active_secrets").await["configs"][0]["secret"];
+    assert_eq!(secret["name"], "network/home-tls");
+    let key = &secret["tls_certificate"]["private_key"];
+    assert_eq!(*key, serde_json::json!({ "inline_bytes": "W3JlZGFjdGVkXQ==" }), "no key is ever shown");
+    let clusters = json("/clusters?format=json").await;
+    let host = &clusters["cluster_statuses"][2]["host_statuses"][0];
+    assert_eq!(host["address"]["socket_address"]["address"], "127.0.0.1");
+    assert_eq!(host["health_status"]["eds_health_status"], "HEALTHY");
 }
 
 #[tokio::test]
@@ -135,7 +193,8 @@ async fn a_selection_is_honoured_and_a_bad_filter_is_refused() {
         "{}",
         used.text()
     );
-    assert!(!used.text().contains("upstream_rq_5xx"), "{}", used.text());
+    assert!(used.text().contains("app-0/rule/0.retry.upstream_rq_5xx: 1\n"), "{}", used.text());
+    assert!(!used.text().contains("rule/0.upstream_rq_5xx"), "{}", used.text());
     for target in ["/stats?filter=(", "/stats/prometheus?filter=((a{999}){999}){999}", "/stats?format=html"] {
         assert_eq!(rig.ask("GET", target).await.status, 400, "{target}");
     }
@@ -211,7 +270,7 @@ async fn every_view_has_the_shape_that_tools_know() {
     assert_eq!(status["local_address"]["socket_address"]["port_value"], 10080);
     let text = async |target| rig.ask("GET", target).await.text().to_owned();
     assert_eq!(text("/listeners").await, "external/10080::0.0.0.0:10080\nexternal/10443::0.0.0.0:10443\n");
-    assert_eq!(text("/config_dump").await, "revision 7\n");
+    assert_eq!(text("/config_dump?format=text").await, "revision 7\n");
     let clusters = text("/clusters").await;
     let line = "httproute/default/app-1/rule/0::127.0.0.1:2::health_flags::healthy\n";
     assert!(clusters.contains(line), "{clusters}");

@@ -126,7 +126,11 @@ const TABLE: &[Row] = &[
         ],
         &[],
     ),
-    ("admin", &["config", "live", "routing", "stats", "telemetry", "upstream"], &["hyper", "prometheus"]),
+    (
+        "admin",
+        &["config", "filter", "live", "routing", "stats", "telemetry", "upstream"],
+        &["hyper", "prometheus"],
+    ),
 ];
 
 /// What the tests of a module may use beside what the module itself may: they need objects to begin with.

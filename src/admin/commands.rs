@@ -4,8 +4,8 @@ use super::answer::Answer;
 use super::guard::{self, Refused};
 use super::orders::Order;
 use super::query::{parameter, selection};
-use super::{Admin, Asked, Surface, views};
-use crate::telemetry::Selection;
+use super::{Admin, Asked, Surface, accept, config_dump, views};
+use crate::telemetry::{Format, Selection};
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 /// Everything that the admin socket knows: path, whether it changes something, and what it is for.
 const COMMANDS: [(&str, bool, &str); 17] = [
     ("/certs", false, "certificates that are served"),
-    ("/clusters", false, "clusters and their endpoints"),
-    ("/config_dump", false, "the revision that serves"),
+    ("/clusters", false, "clusters and their endpoints; ?format=json"),
+    ("/config_dump", false, "the revision that serves; ?resource=FIELD, ?include_eds, ?format=text"),
     ("/drain_listeners", true, "end connections; ?graceful tells clients and keeps sockets open"),
     ("/healthcheck/fail", true, "make /ready fail"),
     ("/healthcheck/ok", true, "undo /healthcheck/fail"),
     ("/help", false, "this list"),
-    ("/listeners", false, "open sockets"),
+    ("/listeners", false, "open sockets; ?format=json"),
     ("/logging", true, "the level of the log; ?level= changes it"),
     ("/memory", false, "memory of the process"),
     ("/quitquitquit", true, "end the process"),
@@ -62,13 +62,14 @@ async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
     match *path {
         "/stats/prometheus" => prometheus(admin, asked).await,
         "/stats" => stats(admin, asked).await,
+        "/clusters" if is_json(&asked) => {
+            admin.rendered(|admin| Answer::json(views::clusters_json(&admin.registry))).await
+        }
         "/clusters" => admin.rendered(|admin| ok(admin.registry.cluster_text())).await,
-        "/config_dump" => admin.rendered(|admin| ok((admin.operations.dump)())).await,
+        "/config_dump" => admin.rendered(move |admin| config_dump(admin, &asked.query)).await,
         "/ready" => admin.ready(),
         "/certs" => Answer::json(views::certs(&admin.registry)),
-        "/listeners" if parameter(&asked.query, "format").as_deref() == Some("json") => {
-            Answer::json(views::listeners_json(&admin.registry))
-        }
+        "/listeners" if is_json(&asked) => Answer::json(views::listeners_json(&admin.registry)),
         "/listeners" => ok(views::listeners(&admin.registry)),
         "/server_info" => Answer::json(views::server_info(&admin.registry)),
         "/memory" => Answer::json(views::memory()),
@@ -92,7 +93,9 @@ async fn prometheus(admin: &Arc<Admin>, asked: Asked) -> Answer {
         Ok(selection) => {
             admin
                 .rendered(move |admin| {
-                    Answer::metrics(admin.registry.page(&selection)).compressed_for(&asked.headers)
+                    let format = accept::format(&asked.headers);
+                    let page = admin.registry.page(&selection, format);
+                    Answer::metrics(format, page).compressed_for(&asked.headers)
                 })
                 .await
         }
@@ -107,13 +110,37 @@ async fn stats(admin: &Arc<Admin>, asked: Asked) -> Answer {
     };
     let render: fn(&Admin, &Selection) -> Answer = match parameter(&asked.query, "format").as_deref() {
         Some("json") => |admin, selection| Answer::json(admin.registry.stat_json(selection)),
-        Some("prometheus") => |admin, selection| Answer::metrics(admin.registry.page(selection)),
+        Some("prometheus") => {
+            |admin, selection| Answer::metrics(Format::Text, admin.registry.page(selection, Format::Text))
+        }
         None | Some("text") => |admin, selection| ok(admin.registry.stat_text(selection)),
         Some(_) => {
             return Answer::text(StatusCode::BAD_REQUEST, "format is one of text, json, prometheus\n");
         }
     };
     admin.rendered(move |admin| render(admin, &selection).compressed_for(&asked.headers)).await
+}
+
+/// The revision in Envoy's messages, or with `format=text` all there is to say of it.
+fn config_dump(admin: &Admin, query: &str) -> Answer {
+    if parameter(query, "format").as_deref() == Some("text") {
+        return ok((admin.operations.dump)());
+    }
+    let wanted = config_dump::Wanted {
+        resource: parameter(query, "resource"),
+        endpoints: parameter(query, "include_eds").is_some(),
+    };
+    match (admin.operations.revision)() {
+        Some(revision) => {
+            let dump = config_dump::dump(&revision, &admin.registry, &wanted);
+            Answer::json(format!("{dump:#}\n"))
+        }
+        None => Answer::json("{}\n"),
+    }
+}
+
+fn is_json(asked: &Asked) -> bool {
+    parameter(&asked.query, "format").as_deref() == Some("json")
 }
 
 fn logging(admin: &Admin, query: &str) -> Answer {

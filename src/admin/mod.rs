@@ -4,8 +4,11 @@
 //! workers; pages are rendered on a blocking thread, one at a time. Everything is bounded: the size of a head, the
 //! time for it, the number of connections, their age. Bodies of requests are not read.
 
+mod accept;
 mod answer;
 mod commands;
+mod config_dump;
+mod config_routes;
 mod guard;
 mod orders;
 mod query;

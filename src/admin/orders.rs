@@ -1,5 +1,7 @@
 //! What an operator may have done, and the hands that do it.
 
+use crate::live::Revision;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// What the process is told to do. `app` receives these and acts.
@@ -19,7 +21,9 @@ pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + 
 pub struct Operations {
     /// Where orders go. A full channel refuses: the process is busy with earlier ones.
     pub orders: mpsc::Sender<Order>,
-    /// The revision that serves, as text.
+    /// The revision that serves, once there is one.
+    pub revision: Box<dyn Fn() -> Option<Arc<Revision>> + Send + Sync>,
+    /// The same as text.
     pub dump: Box<dyn Fn() -> String + Send + Sync>,
     /// Changes the log's level (`debug`) when one is given, and returns the one that holds.
     pub log_level: LogLevel,

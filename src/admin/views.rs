@@ -1,6 +1,8 @@
 //! What the process is doing, in the shapes that Envoy's tools parse.
 
+use super::config_dump::address;
 use crate::telemetry::{Memory, Ordered, Registry};
+use crate::upstream::Cluster;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -28,6 +30,42 @@ pub fn listeners_json(registry: &Registry) -> String {
         .map(|(name, one)| json!({ "name": name, "local_address": address(one) }))
         .collect();
     pretty(&json!({ "listener_statuses": statuses }))
+}
+
+/// Clusters with their endpoints, and what goes on at each.
+pub fn clusters_json(registry: &Registry) -> String {
+    let clusters =
+        registry.revision().clusters.iter().map(|cluster| cluster_status(cluster)).collect::<Vec<_>>();
+    pretty(&json!({ "cluster_statuses": clusters }))
+}
+
+fn cluster_status(cluster: &Cluster) -> Value {
+    let name = cluster.name();
+    let hosts = cluster.backends().iter().enumerate().flat_map(|(index, backend)| {
+        let region = format!("{name}/backend/{index}");
+        let all = backend.endpoints.all();
+        let hosts = all.iter().map(|endpoint| {
+            // Envoy leaves a value out that is zero.
+            let mut active = json!({ "type": "GAUGE", "name": "rq_active" });
+            if endpoint.active() > 0 {
+                active["value"] = endpoint.active().to_string().into();
+            }
+            json!({
+                "address": address(&endpoint.address),
+                "stats": [active],
+                "health_status": { "eds_health_status": "HEALTHY" },
+                "weight": 1,
+                "locality": { "region": region },
+            })
+        });
+        hosts.collect::<Vec<_>>()
+    });
+    json!({
+        "name": name,
+        "added_via_api": true,
+        "host_statuses": hosts.collect::<Vec<_>>(),
+        "observability_name": name,
+    })
 }
 
 /// Every certificate that is served, once.

@@ -26,8 +26,10 @@ pub async fn open(
 ) -> anyhow::Result<mpsc::Receiver<Order>> {
     let (orders, received) = mpsc::channel(WAITING_ORDERS);
     let names: Vec<String> = config.gateways.keys().cloned().collect();
+    let of_revision = Arc::clone(&live);
+    let revision = Box::new(move || of_revision.load());
     let dump = Box::new(move || dump(&live, &names));
-    let admin = Arc::new(Admin::new(registry, Operations { orders, dump, log_level }));
+    let admin = Arc::new(Admin::new(registry, Operations { orders, revision, dump, log_level }));
     for (table, address, surface) in [
         ("admin", config.admin.address, Surface::Admin),
         ("stats", config.stats.address, Surface::Stats),

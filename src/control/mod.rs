@@ -24,7 +24,7 @@ use crate::config::{Config, ConfigError};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::Gateway;
-use crate::routing::{SocketId, Transport};
+use crate::routing::{RoutingTable, SocketId, Transport};
 use crate::source::{Change, Here, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
 use crate::telemetry::{Carrier, Observer, Observers, Registry, Revised};
@@ -212,6 +212,7 @@ impl Control {
             let gateway = self.sockets.gateway(*id);
             error!("gateway {gateway} does not serve its port {}, it is tried again: {error}", id.port);
         }
+        self.registry.sockets_failed(failed.len());
         self.registry.set_sockets(self.sockets.observed());
         failed
     }
@@ -288,6 +289,8 @@ impl Control {
             routes: routes.len(),
             errors,
             warnings: diagnostics.len() - errors,
+            exposed: self.exposed(&table),
+            gateways: self.served.iter().map(|one| (one.binding.id.0, one.binding.name.clone())).collect(),
         });
         let observers = self.observers.clone();
         self.live.install(Revision { number, table, clusters, tls, observers });
@@ -325,6 +328,12 @@ impl Control {
     fn tls_options(&self, id: SocketId) -> TlsOptions {
         let served = self.served.iter().find(|served| served.binding.id == id.gateway);
         served.map(|served| served.binding.tls.clone()).unwrap_or_default()
+    }
+
+    /// Gateways by name, each with a host that it serves.
+    fn exposed(&self, table: &RoutingTable) -> Vec<(String, String)> {
+        let hosts = table.exposed().into_iter();
+        hosts.map(|(gateway, host)| (self.sockets.name(gateway).to_owned(), host.to_string())).collect()
     }
 
     /// A socket of which nothing is known but where it is; `None` for a Gateway that has no place to listen.

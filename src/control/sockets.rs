@@ -69,7 +69,12 @@ impl Sockets {
 
     /// The name of the gateway that a socket belongs to.
     pub fn gateway(&self, id: SocketId) -> &str {
-        self.gateways.get(&id.gateway).map_or("", |gateway| &gateway.name)
+        self.name(id.gateway)
+    }
+
+    /// The name of a gateway.
+    pub fn name(&self, id: GatewayId) -> &str {
+        self.gateways.get(&id).map_or("", |gateway| &gateway.name)
     }
 
     /// From now on these are wanted. Closes what is open and not one of them.
@@ -154,8 +159,8 @@ impl Sockets {
                 Transport::Tcp => format!("{gateway}/{}", id.port),
                 Transport::Udp => format!("{gateway}/{}/udp", id.port),
             };
-            let (addresses, tls) = (addresses.clone(), *tls);
-            Some(Socket { name, addresses, tls, speaks_http, http, listener, certificates })
+            let (gateway, addresses, tls) = (gateway.clone(), addresses.clone(), *tls);
+            Some(Socket { name, gateway, addresses, tls, speaks_http, http, listener, certificates })
         });
         sockets.collect()
     }

@@ -22,7 +22,8 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    fn name(self) -> &'static str {
+    /// `http` or `https`.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",

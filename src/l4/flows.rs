@@ -18,7 +18,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -51,6 +51,7 @@ struct Flow {
     active: Active,
     cluster: Arc<Cluster>,
     moved: Moved,
+    opened: Instant,
     stats: Arc<ListenerStats>,
 }
 
@@ -140,7 +141,8 @@ impl Flows {
         cluster.stats().connected(Duration::ZERO);
         self.counted().sessions.inc();
         self.counted().active.inc();
-        Some(Flow { upstream, active, cluster, moved: Moved::now(), stats: self.stats.clone() })
+        let (moved, opened) = (Moved::now(), Instant::now());
+        Some(Flow { upstream, active, cluster, moved, opened, stats: self.stats.clone() })
     }
 
     fn make_room(&self, index: &Index) {
@@ -208,6 +210,6 @@ async fn answer(flow: Rc<Flow>, client: Client, shared: Shared, mut ended: onesh
 impl Drop for Flow {
     fn drop(&mut self) {
         self.stats.carried().flows().active.dec();
-        self.cluster.stats().closed(Closed::Local, false);
+        self.cluster.stats().closed(Closed::Local, self.opened.elapsed());
     }
 }

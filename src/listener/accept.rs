@@ -10,6 +10,7 @@ use crate::l4;
 use crate::live::Live;
 use crate::proxy::{ClientCertificate, Connection};
 use crate::reply::Outcome;
+use crate::stats::Agreed;
 use crate::telemetry::{Carrier, ListenerStats};
 use crate::tls::{Carried, ClientMode, Clients, TlsEnd, forwarded_certificate};
 use crate::wire::{Transport, Wire};
@@ -49,8 +50,10 @@ enum Unserved {
     Header(#[from] HeaderError),
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    #[error("the client took too long for the PROXY header and the TLS handshake")]
-    TimedOut,
+    #[error("the client took too long for the PROXY header")]
+    HeaderTimedOut,
+    #[error("the client took too long for the TLS handshake")]
+    HandshakeTimedOut,
     #[error("the connection was gone: {0}")]
     Gone(io::Error),
     #[error("the client's certificate has expired since its session began")]
@@ -159,7 +162,7 @@ where
         let mut inbound = Inbound::new(tcp);
         if *proxy_protocol != ProxyProtocol::Off {
             let header = read_header(&mut inbound, *proxy_protocol, peer, gateway);
-            let header = timeout_at(deadline, header).await.map_err(|_| Unserved::TimedOut)??;
+            let header = timeout_at(deadline, header).await.map_err(|_| Unserved::HeaderTimedOut)??;
             if let Some((client, asked)) = header {
                 (connection.peer, connection.local) = (client, asked);
             }
@@ -167,7 +170,7 @@ where
         if *tls {
             // On the heap, so that the task of a served connection is not as large as a handshake.
             let securing = Box::pin(self.secure(inbound, connection));
-            return timeout_at(deadline, securing).await.map_err(|_| Unserved::TimedOut)?;
+            return timeout_at(deadline, securing).await.map_err(|_| Unserved::HandshakeTimedOut)?;
         }
         let table = self.live.load();
         if table.is_some_and(|revision| revision.table.socket(*id).is_some_and(|t| t.speaks_no_http())) {
@@ -255,12 +258,22 @@ where
         if session.handshake_kind() == Some(HandshakeKind::Resumed) {
             stats.ssl_session_reused.inc();
         }
+        let version = session.protocol_version().map(u16::from);
+        let cipher = session.negotiated_cipher_suite().map(|suite| u16::from(suite.suite()));
+        let curve = session.negotiated_key_exchange_group().map(|group| u16::from(group.name()));
+        for (agreed, number) in [(Agreed::Version, version), (Agreed::Cipher, cipher), (Agreed::Curve, curve)]
+        {
+            if let Some(number) = number {
+                stats.ssl_agreed.count(agreed, number);
+            }
+        }
     }
 
     fn count(&self, unserved: &Unserved) {
         let stats = self.options.stats.mine();
         match unserved {
-            Unserved::TimedOut => stats.pre_cx_timeout.inc(),
+            Unserved::HeaderTimedOut => stats.pre_cx_timeout.inc(),
+            Unserved::HandshakeTimedOut => stats.handshake_timeout.inc(),
             Unserved::Handshake(HandshakeError::UnknownName) => stats.no_filter_chain_match.inc(),
             Unserved::Handshake(HandshakeError::NoCertificate) => stats.ssl_connection_error.inc(),
             // As Envoy counts: a client that went away, or only looked whether the port is open, made no error.
@@ -271,6 +284,9 @@ where
                 _ => stats.ssl_connection_error.inc(),
             },
             Unserved::ClientExpired => stats.ssl_fail_verify_error.inc(),
+            Unserved::Header(HeaderError::Ended | HeaderError::Io(_)) => {
+                stats.listener_filter_remote_close.inc();
+            }
             Unserved::Header(_) => stats.listener_filter_error.inc(),
             Unserved::Gone(_) | Unserved::NoRoute | Unserved::Handshake(HandshakeError::Challenge) => {}
         }
@@ -343,6 +359,7 @@ impl Drop for Preparing<'_> {
 /// A connection in the counters, until it is dropped.
 struct Counted<'a> {
     options: &'a SocketOptions,
+    since: Instant,
     http: bool,
     _place: Place,
 }
@@ -352,7 +369,7 @@ impl<'a> Counted<'a> {
         let stats = options.stats.mine();
         stats.cx_total.inc();
         stats.cx_active.inc();
-        Self { options, http: false, _place: place }
+        Self { options, since: Instant::now(), http: false, _place: place }
     }
 
     fn speaks_http(&mut self) {
@@ -371,14 +388,15 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let SocketOptions { http, stats, tls, .. } = self.options;
-        let (http, stats) = (http.mine(), stats.mine());
+        let stats = stats.mine();
+        let lasted = self.since.elapsed();
         stats.cx_active.dec();
         stats.cx_destroy.inc();
+        stats.cx_length.record(lasted);
         if self.http {
-            http.cx_active.dec();
-            http.cx_destroy.inc();
+            http.connection_ended(lasted);
             if *tls {
-                http.cx_ssl_active.dec();
+                http.mine().cx_ssl_active.dec();
             }
         }
     }

@@ -15,6 +15,7 @@ use super::relay::Broken;
 use super::responding::Responding;
 use super::retries::{Cause, Retries};
 use crate::reply::{Flag, Reply};
+use crate::telemetry::HttpStats;
 use crate::upstream::{Backend, Cluster, Protocol, Upstream, UpstreamError};
 use bytes::Bytes;
 use http::{StatusCode, request};
@@ -24,6 +25,7 @@ use tokio::time::sleep;
 /// An exchange whose destination is known.
 pub struct Tries<'a> {
     pub worker: &'a Worker,
+    pub http: &'a HttpStats,
     pub cluster: &'a Cluster,
     pub backend: &'a Backend,
     pub asked: &'a Asked,
@@ -55,6 +57,7 @@ impl<T: Into<Ended>> From<T> for Failed {
 impl Tries<'_> {
     /// Tries until there is a response, or nothing left to try.
     pub async fn run(mut self, mut head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
+        self.cluster.stats().request_began();
         let mut again = false;
         loop {
             let cause = match self.attempt(&mut head, down).await {
@@ -69,12 +72,14 @@ impl Tries<'_> {
             };
             let Some(pause) = self.retries.next(cause) else {
                 if self.retries.were_made() {
+                    self.cluster.stats().mine().retry_limit.inc();
                     self.notes.flag(Flag::UpstreamRetryLimitExceeded);
                 }
                 return Err(cause.reply().into());
             };
             self.notes.unsay();
             if !pause.is_zero() {
+                self.cluster.stats().mine().retry_backoff.inc();
                 self.clock.begin_attempt(None);
                 self.clock.within(Box::pin(sleep(pause))).await.map_err(|_: Over| Reply::UpstreamTimeout)?;
             }
@@ -127,8 +132,8 @@ impl Tries<'_> {
         let pieces = self.recording.pieces(self.retries.are_left());
         let result = match self.clock.within(send(&mut up, head, end, pieces)).await {
             Ok(Ok(())) => self.relay(&mut up, down, &active, reading).await,
-            Ok(Err(error)) => Err(Broken::Before(error)),
-            Err(over) => Err(self.timed_out(over, None)),
+            Ok(Err(error)) => Err(self.failed(&up, error, false)),
+            Err(over) => Err(self.timed_out(&up, over, None)),
         };
         let cause = match result {
             Ok(status) => {

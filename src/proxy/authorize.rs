@@ -76,19 +76,32 @@ pub async fn authorize(
         Ok(Err(_)) => Err(AuthError::TimedOut),
         Err(Over::Request | Over::Attempt | Over::Idle) => return Err(Reply::UpstreamTimeout.into()),
     };
+    let asked =
+        passage.revision.clusters.get(auth.to.cluster.0 as usize).map(|cluster| cluster.stats().mine());
+    let counted = exchange.connection.stats.mine();
     let verdict = called.and_then(|called| match auth.protocol {
         AuthProtocol::Http { .. } => http_verdict(called),
         AuthProtocol::Grpc { .. } => ext_authz::verdict(&called),
     });
     let changes = match verdict {
-        Ok(Verdict::Allowed(changes)) => changes,
+        Ok(Verdict::Allowed(changes)) => {
+            counted.authorizing_ok.inc();
+            asked.inspect(|cluster| cluster.authorizing_ok.inc());
+            changes
+        }
         Ok(Verdict::Denied { status, headers, body }) => {
+            counted.authorizing_denied.inc();
+            asked.inspect(|cluster| cluster.authorizing_denied.inc());
             return Err(Answer::denied(status, headers, body).into());
         }
         Err(error) => {
             tracing::debug!("an external authorizer gave no verdict: {error}");
+            counted.authorizing_error.inc();
             match auth.on_failure {
-                OnFailure::Allow => Changes::default(),
+                OnFailure::Allow => {
+                    counted.authorizing_failure_allowed.inc();
+                    Changes::default()
+                }
                 OnFailure::Deny(status) => {
                     return Err(Answer::denied(status, HeaderMap::new(), Bytes::new()).into());
                 }

@@ -64,7 +64,13 @@ pub struct Exchange<'a> {
 }
 
 /// Serves one request. Whatever happens, the client has its answer, or the exchange is cut, when this returns.
-pub async fn serve(worker: &Worker, connection: &Connection, head: request::Parts, down: &mut Downstream) {
+/// Returns whether the client went away.
+pub async fn serve(
+    worker: &Worker,
+    connection: &Connection,
+    head: request::Parts,
+    down: &mut Downstream,
+) -> bool {
     let started = Instant::now();
     connection.stats.request_began();
     let manner = Manner::of(&head);
@@ -75,6 +81,7 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: request::Part
     notes.asked(&head, &connection.gateway);
     let mut exchange = Exchange { worker, connection, started, grant: None, notes };
     let mut outcome = Outcome::VIA_UPSTREAM;
+    let mut by_us = false;
     let result = match exchange.forward(revision.as_deref(), head, &mut clock, down).await {
         Ok(status) => Ok(status),
         Err(Ended::Answer(answer)) => {
@@ -88,16 +95,21 @@ pub async fn serve(worker: &Worker, connection: &Connection, head: request::Part
         Err(Ended::BrokenOff) => {
             connection.stats.broke_off();
             outcome = Outcome::CUT_SHORT;
+            by_us = true;
             Err(Gone)
         }
     };
     if result.is_err() {
+        if matches!(down, Downstream::Http1(_)) {
+            connection.stats.cut(by_us);
+        }
         down.abort();
     }
     down.keep_alarm(clock.into_alarm());
     let took = started.elapsed();
     connection.stats.request_ended(result.ok(), took);
     exchange.notes.end(outcome, took);
+    result.is_err() && !by_us
 }
 
 impl Exchange<'_> {
@@ -137,6 +149,7 @@ impl Exchange<'_> {
         let Passage { head, clock, recording, additions, .. } = passage;
         let tries = Tries {
             worker: self.worker,
+            http: &self.connection.stats,
             cluster,
             backend: endpoints,
             asked: &asked,
@@ -157,7 +170,6 @@ impl Exchange<'_> {
             choice: Choice { kept, ..Choice::default() },
             notes: &mut self.notes,
         };
-        cluster.stats().request_began();
         let result = tries.run(head, down).await;
         self.count(cluster, &result);
         result

@@ -39,8 +39,12 @@ impl From<BadRequest> for Reply {
 
 /// Why there is no request head.
 enum NoHead {
-    /// The client closed, or was idle for too long: there is nobody to answer.
+    /// The client closed: there is nobody to answer.
     Closed,
+    /// Nothing came for too long.
+    Idle,
+    /// Nothing came while the process ends.
+    Drained,
     /// The client speaks HTTP/2.
     Http2,
     /// Answer this and close.
@@ -63,27 +67,47 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutd
         let head = match next_head(http1, &connection, &mut ending, first).await {
             Ok(head) => head,
             Err(NoHead::Closed) => break,
+            Err(NoHead::Idle) => {
+                connection.stats.closed_by_us();
+                connection.stats.mine().cx_idle_timeout.inc();
+                break;
+            }
+            Err(NoHead::Drained) => {
+                connection.stats.drained();
+                break;
+            }
             Err(NoHead::Http2) => {
                 let Downstream::Http1(http1) = down else { return };
                 return http2::serve(http1.wire, connection, worker).await;
             }
             Err(NoHead::Refused(reply)) => {
+                connection.stats.closed_by_us();
                 refuse(&mut http1.wire, &connection, &worker, reply).await;
                 break;
             }
         };
         first = false;
-        exchange::serve(&worker, &connection, head, &mut down).await;
+        let gone = exchange::serve(&worker, &connection, head, &mut down).await;
         let Downstream::Http1(http1) = &mut down else { return };
         let (received, sent) = http1.wire.take_traffic();
         connection.stats.traffic(received, sent);
-        if !http1.can_go_on() || (http1.wire.inbox().is_empty() && worker.draining.get()) {
+        let draining = worker.draining.get();
+        if !http1.can_go_on() || (http1.wire.inbox().is_empty() && draining) {
+            match (gone, draining) {
+                (true, _) => {}
+                (false, true) => connection.stats.drained(),
+                (false, false) => connection.stats.closed_by_us(),
+            }
             break;
         }
         http1.wire.shrink();
     }
     if let Downstream::Http1(http1) = &mut down {
-        linger(&mut http1.wire).await;
+        if !linger(&mut http1.wire).await {
+            connection.stats.mine().cx_delayed_close_timeout.inc();
+        }
+        let (received, sent) = http1.wire.take_traffic();
+        connection.stats.traffic(received, sent);
     }
 }
 
@@ -140,7 +164,8 @@ async fn next_head(
             Waited::Read(_) => {}
             Waited::Told => deadline = deadline.filter(|(begun, _)| *begun),
             Waited::TooLong if begun => return Err(Reply::RequestTimeout.into()),
-            Waited::TooLong => return Err(NoHead::Closed),
+            Waited::TooLong if ending.over => return Err(NoHead::Drained),
+            Waited::TooLong => return Err(NoHead::Idle),
         }
     }
 }
@@ -189,6 +214,9 @@ fn take_head(http1: &mut Http1, end: usize, limits: &Limits) -> Result<request::
 async fn refuse(wire: &mut Wire, connection: &Connection, worker: &Worker, reply: Reply) {
     connection.stats.request_began();
     connection.stats.replied(reply);
+    if reply == Reply::RequestTimeout {
+        connection.stats.mine().rq_header_timeout.inc();
+    }
     let (head, body) = answer::refusal(reply);
     write_response(wire.outbox(), &head);
     wire.push(&body);
@@ -198,10 +226,10 @@ async fn refuse(wire: &mut Wire, connection: &Connection, worker: &Worker, reply
 }
 
 /// Closes so that the client reads the last answer: closing a socket with unread bytes would reset it, and the
-/// answer could be lost on the way (RFC 9112 9.6).
-async fn linger(wire: &mut Wire) {
+/// answer could be lost on the way (RFC 9112 9.6). Returns whether the client was done in time.
+async fn linger(wire: &mut Wire) -> bool {
     if wire.shutdown().await.is_err() {
-        return;
+        return true;
     }
     // On the heap: nearly all connections of a process wait, and none of them needs it.
     let mut scrap = vec![0; 4096];
@@ -214,7 +242,7 @@ async fn linger(wire: &mut Wire) {
             }
         }
     };
-    let _ = timeout(LINGER, reading).await;
+    timeout(LINGER, reading).await.is_ok()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -44,6 +45,7 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>) {
         idle: limits.idle_timeout.map(|idle| (idle, Box::pin(sleep(idle)))),
         active: Rc::new(Cell::new(0)),
         served: Instant::now(),
+        stats: stats.clone(),
     };
     accept_all(accepting, Rc::new(connection), worker).await;
 }
@@ -69,6 +71,7 @@ struct Accepting {
     active: Rc<Cell<usize>>,
     /// When the last request came.
     served: Instant,
+    stats: Arc<HttpStats>,
 }
 
 /// A request that is going on, counted while it lasts.
@@ -126,8 +129,15 @@ impl Accepting {
                     self.served = Instant::now();
                     return request;
                 }
-                Next::Drain => {
-                    self.told = None;
+                Next::Drain(why) => {
+                    match (self.told.take(), why) {
+                        (None, _) => {}
+                        (Some(_), Drained::Told) => self.stats.drained(),
+                        (Some(_), Drained::Idle) => {
+                            self.stats.closed_by_us();
+                            self.stats.mine().cx_idle_timeout.inc();
+                        }
+                    }
                     self.server.graceful_shutdown();
                 }
             }
@@ -141,11 +151,12 @@ impl Accepting {
             return Poll::Ready(Next::Request(None));
         }
         if let Poll::Ready(accepted) = accepted {
-            return Poll::Ready(Next::Request(accepted.and_then(Result::ok).map(Box::new)));
+            let accepted = accepted.and_then(|accepted| accepted.inspect_err(|error| self.count(error)).ok());
+            return Poll::Ready(Next::Request(accepted.map(Box::new)));
         }
         let Some(told) = &mut self.told else { return Poll::Pending };
         if told.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Next::Drain);
+            return Poll::Ready(Next::Drain(Drained::Told));
         }
         while let Some((limit, sleep)) = &mut self.idle
             && sleep.as_mut().poll(cx).is_ready()
@@ -153,19 +164,43 @@ impl Accepting {
             let over = self.served + *limit;
             let now = Instant::now();
             if now >= over && self.active.get() == 0 {
-                return Poll::Ready(Next::Drain);
+                return Poll::Ready(Next::Drain(Drained::Idle));
             }
             // Requests came meanwhile, or a long one is still going on.
             sleep.as_mut().reset(if over > now { over } else { now + *limit });
         }
         Poll::Pending
     }
+
+    /// Counts why the codec ended the connection: most of it is what the peer did.
+    fn count(&self, error: &h2::Error) {
+        if error.is_io() || error.is_remote() {
+            return;
+        }
+        let mine = self.stats.mine();
+        self.stats.closed_by_us();
+        mine.cx_protocol_error.inc();
+        // The codec tells its reasons apart in words only.
+        let words = error.to_string();
+        if words.contains("too_many_data_frames") || words.contains("too_many_continuations") {
+            mine.http2_empty_frames_flood.inc();
+        } else if words.contains("too_many_resets") || words.contains("too_many_internal_resets") {
+            mine.http2_premature_resets.inc();
+        }
+    }
 }
 
 enum Next {
     Request(Option<Box<Accepted>>),
     /// Requests that are going on are finished, new ones belong on another connection (GOAWAY).
-    Drain,
+    Drain(Drained),
+}
+
+/// Why a connection takes no more requests.
+enum Drained {
+    Idle,
+    /// The process ends.
+    Told,
 }
 
 /// RFC 9113 8.2.2 and 8.3.1 beyond what the codec checks, and what is refused over HTTP/1, too.

@@ -7,7 +7,7 @@ use super::notes::Notes;
 use super::pump::{self, Over, Reading, Step};
 use super::retries::Cause;
 use crate::reply::{Flag, Outcome, Reply};
-use crate::upstream::{Active, Event, Upstream, UpstreamError};
+use crate::upstream::{Active, Closed, Event, Upstream, UpstreamError};
 use bytes::Bytes;
 use http::{StatusCode, response};
 
@@ -36,6 +36,8 @@ impl Tries<'_> {
         mut reading: Reading,
     ) -> Result<StatusCode, Broken> {
         let mut status = None;
+        let http = self.http;
+        let mut _tunnel = None;
         loop {
             match pump::step(down, up, &mut reading, self.clock).await {
                 Step::Piece(piece) => {
@@ -59,6 +61,7 @@ impl Tries<'_> {
                     self.accept(&head, reading)?;
                     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
                     status = Some(head.status);
+                    _tunnel = upgraded.then(|| http.upgraded());
                     self.send_head(down, head, endpoint, end && !upgraded).await?;
                     if reading == Reading::Held {
                         reading = Reading::Open;
@@ -72,14 +75,12 @@ impl Tries<'_> {
                         return finish(down, status).await;
                     }
                 }
-                Step::Gone => return Err(Broken::Ended(Ended::Gone)),
-                Step::Failed(error) if status.is_none() => return Err(Broken::Before(error)),
-                Step::Failed(error) => {
-                    tracing::debug!("{}: {error}", self.cluster.name());
-                    self.notes.cut_short(&error, up.is_http2());
-                    return Err(Broken::Ended(Ended::BrokenOff));
+                Step::Gone => {
+                    self.cluster.stats().broke_off(Closed::Local, up.is_http2());
+                    return Err(Broken::Ended(Ended::Gone));
                 }
-                Step::TimedOut(over) => return Err(self.timed_out(over, status)),
+                Step::Failed(error) => return Err(self.failed(up, error, status.is_some())),
+                Step::TimedOut(over) => return Err(self.timed_out(up, over, status)),
             }
         }
     }
@@ -87,7 +88,11 @@ impl Tries<'_> {
     /// Takes note of what the client sent: for another try while there may be one, and for mirrors.
     fn note(&mut self, piece: &Piece, again: bool) {
         if again {
+            let whole = self.recording.is_whole();
             self.recording.note(piece);
+            if whole && !self.recording.is_whole() && self.retries.are_left() {
+                self.cluster.stats().mine().retry_abandoned.inc();
+            }
         }
         for feed in &mut self.feeds {
             feed.give(piece);
@@ -103,6 +108,7 @@ impl Tries<'_> {
             self.clock.forget_limits();
         }
         if self.retries.replace(head.status) && self.recording.is_whole() {
+            self.cluster.stats().mine().retry_statuses.get().count(Some(head.status.as_u16()));
             return Err(Broken::Again(Cause::Code));
         }
         if self.retries.are_exhausted_by(head.status) {
@@ -134,13 +140,37 @@ impl Tries<'_> {
         });
         match over {
             Over::Attempt => self.cluster.stats().try_timed_out(),
-            Over::Request | Over::Idle => self.cluster.stats().timed_out(),
+            Over::Request => self.cluster.stats().timed_out(),
+            Over::Idle => {
+                self.cluster.stats().timed_out();
+                self.http.mine().rq_idle_timeout.inc();
+            }
         }
     }
 
+    /// Counts how the upstream failed.
+    fn count_broken(&self, up: &Upstream, error: &UpstreamError) {
+        self.cluster.stats().broke_off(Closed::Remote, up.is_http2());
+        if matches!(error, UpstreamError::Protocol(_)) {
+            self.cluster.stats().mine().cx_protocol_error.inc();
+        }
+    }
+
+    /// What it means that the upstream failed, by whether the client has a response's head already.
+    pub(super) fn failed(&mut self, up: &Upstream, error: UpstreamError, begun: bool) -> Broken {
+        self.count_broken(up, &error);
+        if !begun {
+            return Broken::Before(error);
+        }
+        tracing::debug!("{}: {error}", self.cluster.name());
+        self.notes.cut_short(&error, up.is_http2());
+        Broken::Ended(Ended::BrokenOff)
+    }
+
     /// What it means that something took too long, by whether the client has a response's head already.
-    pub(super) fn timed_out(&mut self, over: Over, status: Option<StatusCode>) -> Broken {
+    pub(super) fn timed_out(&mut self, up: &Upstream, over: Over, status: Option<StatusCode>) -> Broken {
         self.count(over);
+        self.cluster.stats().broke_off(Closed::Local, up.is_http2());
         match (status, over) {
             (Some(_), _) => Broken::Ended(Ended::BrokenOff),
             (None, Over::Attempt) => Broken::Again(Cause::TimedOut),

@@ -1,9 +1,10 @@
 //! The table of a revision, and the one look-up that every request makes.
 
-use super::{PathIndex, Rule, SocketId};
-use crate::host::HostIndex;
+use super::{GatewayId, PathIndex, Rule, SocketId};
+use crate::host::{HostIndex, HostPattern};
 use crate::reply::Reply;
 use http::{HeaderMap, Method};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What of a request decides who serves it. Host and path are normalised already.
@@ -90,6 +91,19 @@ impl RoutingTable {
     /// All rules.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
+    }
+
+    /// Every host that a gateway serves with some rule, each once, sorted.
+    pub fn exposed(&self) -> BTreeSet<(GatewayId, HostPattern)> {
+        let hosts = self.sockets.iter().flat_map(|(id, socket)| {
+            let http =
+                socket.listeners.iter().flat_map(|listener| listener.hosts.iter().map(|(host, _)| host));
+            let streams = socket.streams.iter();
+            let streams = streams
+                .flat_map(|(_, listener)| listener.hosts.iter().map(|(host, _)| host).collect::<Vec<_>>());
+            http.chain(streams).map(|host| (id.gateway, host))
+        });
+        hosts.collect()
     }
 
     /// The rule that serves the request on this socket.

@@ -17,6 +17,7 @@ pub fn list(cluster: &Cluster, text: &mut String) {
             let mut fact = |key: &str, value: &dyn Display| {
                 line(format_args!("{address}::{key}::{value}"));
             };
+            fact("rq_active", &endpoint.active());
             fact("health_flags", &"healthy");
             fact("weight", &1);
             // Envoy Gateway makes a locality of each backend, and this is its name.

@@ -17,6 +17,8 @@ tally! {
         rq_time: Histogram,
         rq_timeout: Counter,
         rq_idle_timeout: Counter,
+        /// Heads that took too long.
+        rq_header_timeout: Counter,
         /// Exchanges that we broke off.
         rq_tx_reset: Counter,
         rq_too_large: Counter,
@@ -31,9 +33,25 @@ tally! {
         cx_upgrades_total: Counter,
         cx_destroy: Counter,
         cx_destroy_local: Counter,
-        cx_destroy_with_request: Counter,
+        /// Ended by us while a request was going on.
+        cx_destroy_local_with_request: Counter,
+        /// Ended by the client while a request was going on.
+        cx_destroy_remote_with_request: Counter,
+        /// From the first byte to the end.
+        cx_length: Histogram,
         cx_idle_timeout: Counter,
+        /// Clients that went on sending after their last answer, until the time was up.
+        cx_delayed_close_timeout: Counter,
+        /// Ended because the process drains.
         cx_drain_close: Counter,
+        /// What the HTTP/2 codec ended a connection for.
+        http2_empty_frames_flood: Counter,
+        http2_premature_resets: Counter,
+        /// What external authorizers said.
+        authorizing_ok: Counter,
+        authorizing_denied: Counter,
+        authorizing_error: Counter,
+        authorizing_failure_allowed: Counter,
         cx_protocol_error: Counter,
         /// Bytes read from clients.
         rx: Counter,
@@ -149,6 +167,39 @@ impl HttpStats {
         }
     }
 
+    /// A connection is over. Whoever ended it has [said so](Self::closed_by_us) already, if it was us.
+    pub fn connection_ended(&self, lasted: Duration) {
+        let mine = self.mine();
+        mine.cx_active.dec();
+        mine.cx_destroy.inc();
+        mine.cx_length.record(lasted);
+    }
+
+    /// A connection is about to be ended by us.
+    pub fn closed_by_us(&self) {
+        self.mine().cx_destroy_local.inc();
+    }
+
+    /// A connection is about to be ended by us, because the process drains.
+    pub fn drained(&self) {
+        self.closed_by_us();
+        self.mine().cx_drain_close.inc();
+    }
+
+    /// A connection ended although a request was going on.
+    pub fn cut(&self, by_us: bool) {
+        let mine = self.mine();
+        if by_us { &mine.cx_destroy_local_with_request } else { &mine.cx_destroy_remote_with_request }.inc();
+    }
+
+    /// A connection became a tunnel, for as long as the result lives.
+    pub fn upgraded(&self) -> Upgraded<'_> {
+        let mine = self.mine();
+        mine.cx_upgrades_total.inc();
+        mine.cx_upgrades_active.inc();
+        Upgraded(self)
+    }
+
     /// A connection speaks HTTP/2, for as long as the result lives. All others count as HTTP/1.
     pub fn speaks_http2(&self) -> SpeaksHttp2<'_> {
         let mine = self.mine();
@@ -179,6 +230,16 @@ pub struct SpeaksHttp2<'a>(&'a HttpStats);
 impl Drop for SpeaksHttp2<'_> {
     fn drop(&mut self) {
         self.0.mine().cx_http2_active.dec();
+    }
+}
+
+/// A tunnel, counted while it lasts.
+#[derive(Debug)]
+pub struct Upgraded<'a>(&'a HttpStats);
+
+impl Drop for Upgraded<'_> {
+    fn drop(&mut self) {
+        self.0.mine().cx_upgrades_active.dec();
     }
 }
 
@@ -219,5 +280,27 @@ mod tests {
         drop(speaking);
         let total = stats.total();
         assert_eq!((total.cx_http2_active, total.cx_http2_total), (0, 1));
+    }
+
+    #[test]
+    fn a_tunnel_is_counted_while_it_lasts() {
+        let stats = HttpStats::default();
+        let tunnel = stats.upgraded();
+        assert_eq!(stats.total().cx_upgrades_active, 1);
+        drop(tunnel);
+        assert_eq!((stats.total().cx_upgrades_active, stats.total().cx_upgrades_total), (0, 1));
+    }
+
+    #[test]
+    fn a_connection_that_ends_with_a_request_is_counted_for_who_ended_it() {
+        let stats = HttpStats::default();
+        stats.cut(true);
+        stats.closed_by_us();
+        stats.connection_ended(Duration::from_millis(3));
+        stats.cut(false);
+        stats.connection_ended(Duration::from_millis(3));
+        let total = stats.total();
+        assert_eq!((total.cx_destroy, total.cx_destroy_local, total.cx_length.count()), (2, 1, 2));
+        assert_eq!((total.cx_destroy_local_with_request, total.cx_destroy_remote_with_request), (1, 1));
     }
 }

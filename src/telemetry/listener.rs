@@ -1,7 +1,7 @@
 //! What a socket counts of its connections before they speak HTTP: Envoy's `listener.<address>.*`.
 
 use super::stream::CarrierStats;
-use crate::stats::{Counter, Sharded, tally};
+use crate::stats::{Counter, Handshakes, Histogram, Sharded, tally};
 use std::net::{Ipv4Addr, SocketAddr};
 
 tally! {
@@ -11,12 +11,18 @@ tally! {
         cx_destroy: Counter,
         /// Refused because the process has as many connections as it may.
         cx_overflow: Counter,
-        /// Over before the PROXY header and the TLS handshake were.
+        /// From accept to the end.
+        cx_length: Histogram,
+        /// The PROXY header or the TLS hello took too long.
         pre_cx_timeout: Counter,
+        /// The TLS handshake took too long.
+        handshake_timeout: Counter,
         /// No listener is for the server name.
         no_filter_chain_match: Counter,
         /// A PROXY header that cannot be read or believed.
         listener_filter_error: Counter,
+        /// The client went away within it.
+        listener_filter_remote_close: Counter,
         ssl_handshake: Counter,
         ssl_session_reused: Counter,
         ssl_connection_error: Counter,
@@ -24,6 +30,7 @@ tally! {
         ssl_no_certificate: Counter,
         ssl_fail_verify_no_cert: Counter,
         ssl_fail_verify_error: Counter,
+        ssl_agreed: Handshakes,
     }
     gauges {
         cx_active,

@@ -11,6 +11,7 @@
 //! from routes, sockets and certificates, status codes from a list. Access logs and traces (`observe`) stand beside this,
 //! fed by the end of an exchange.
 
+mod changes;
 mod cluster_list;
 mod families;
 mod http;
@@ -21,12 +22,13 @@ mod orders;
 mod own;
 mod page;
 mod registry;
+mod rows;
 mod section;
 mod server;
 mod stat_list;
 mod stream;
 
-pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2};
+pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2, Upgraded};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
 pub use memory::Memory;
 pub use observe::{
@@ -34,6 +36,7 @@ pub use observe::{
     Read, SinkSpec, Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
 };
 pub use orders::{OrderState, Ordered, Orders};
+pub use page::Format;
 pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;
 pub use server::{Server, State};

@@ -1,5 +1,5 @@
 //! The page for Prometheus, in the text format 0.0.4 as Envoy writes it: a `# TYPE` line for each family, no help,
-//! braces also where there is no label.
+//! braces also where there is no label. And the same series as OpenMetrics, for those who take nothing else.
 //!
 //! Written straight into the text: 1,000 clusters have more than 100,000 lines, and a `MetricFamily` of the
 //! `prometheus` crate for each takes several times as long (`benches/scrape.rs` has both).
@@ -14,9 +14,31 @@ const BOUNDS: [&str; BUCKETS] = [
     "60000", "300000", "600000", "1800000", "3600000", "+Inf",
 ];
 
+/// The same as OpenMetrics writes numbers.
+const OPEN_BOUNDS: [&str; BUCKETS] = [
+    "0.5", "1.0", "5.0", "10.0", "25.0", "50.0", "100.0", "250.0", "500.0", "1000.0", "2500.0", "5000.0",
+    "10000.0", "30000.0", "60000.0", "300000.0", "600000.0", "1.8e+06", "3.6e+06", "+Inf",
+];
+
+/// How a page is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0. There a counter's name has to end in `_total`; Envoy's others keep their names, for those are
+    /// what dashboards know, and are of unknown type instead.
+    OpenMetrics,
+}
+
+/// The name of a counter's family in OpenMetrics, where it can be one: not if Envoy has another family of that name.
+pub fn open_counter(name: &str) -> Option<&str> {
+    name.strip_suffix("_total").filter(|base| *base != "envoy_cluster_upstream_rq")
+}
+
 /// The page while it is written.
 pub struct Page<'a> {
     pub text: String,
+    format: Format,
     selection: &'a Selection,
     /// The family's name in the page and in Envoy's stats.
     name: String,
@@ -31,9 +53,10 @@ pub struct Page<'a> {
 
 impl<'a> Page<'a> {
     /// An empty page, with room for `capacity` bytes.
-    pub fn new(selection: &'a Selection, capacity: usize) -> Self {
+    pub fn new(selection: &'a Selection, format: Format, capacity: usize) -> Self {
         Self {
             text: String::with_capacity(capacity),
+            format,
             selection,
             name: String::new(),
             family: "",
@@ -59,12 +82,16 @@ impl<'a> Page<'a> {
     fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
-            let kind = match self.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+            let (name, kind) = match (self.kind, self.format) {
+                (Kind::Counter, Format::Text) => (self.name.as_str(), "counter"),
+                (Kind::Counter, Format::OpenMetrics) => match open_counter(&self.name) {
+                    Some(name) => (name, "counter"),
+                    None => (self.name.as_str(), "unknown"),
+                },
+                (Kind::Gauge, _) => (self.name.as_str(), "gauge"),
+                (Kind::Histogram, _) => (self.name.as_str(), "histogram"),
             };
-            for part in ["# TYPE ", &self.name, " ", kind, "\n"] {
+            for part in ["# TYPE ", name, " ", kind, "\n"] {
                 self.text.push_str(part);
             }
         }
@@ -87,7 +114,7 @@ impl Sink for Page<'_> {
     fn family(&mut self, prefix: &'static str, name: &'static str, kind: Kind) {
         self.name.clear();
         self.name.push_str(prefix);
-        self.name.push_str(name);
+        self.name.extend(name.chars().map(|letter| if letter == '.' { '_' } else { letter }));
         (self.family, self.kind, self.announced) = (name, kind, false);
         self.chosen = self.selection.filter.as_ref().is_some_and(|filter| filter.is_match(&self.name));
     }
@@ -111,6 +138,10 @@ impl Sink for Page<'_> {
                 let code = code.to_string();
                 self.line("", ["envoy_response_code=\"", &code, "\"", comma, labels], value);
             }
+            Part::Named(label, name) => {
+                let pair = format!("{label}=\"{name}\"");
+                self.line("", [&pair, comma, labels, "", ""], value);
+            }
             Part::Priority(priority) => {
                 self.line("", ["priority=\"", priority, "\"", comma, labels], value);
             }
@@ -126,7 +157,11 @@ impl Sink for Page<'_> {
         let comma = if labels.is_empty() { "" } else { "," };
         let mut buffer = itoa::Buffer::new();
         let mut sum = 0;
-        for (bound, count) in BOUNDS.iter().zip(&total.buckets) {
+        let bounds = match self.format {
+            Format::Text => BOUNDS,
+            Format::OpenMetrics => OPEN_BOUNDS,
+        };
+        for (bound, count) in bounds.iter().zip(&total.buckets) {
             sum += count;
             self.line("_bucket", [labels, comma, "le=\"", bound, "\""], buffer.format(sum));
         }
@@ -147,9 +182,33 @@ mod tests {
     }
 
     #[test]
+    fn openmetrics_has_the_same_names_and_its_own_types() {
+        let selection = Selection::default();
+        let mut page = Page::new(&selection, Format::OpenMetrics, 0);
+        for name in ["upstream_cx_total", "upstream_rq_total", "upstream_rq_retry"] {
+            page.family("envoy_cluster_", name, Kind::Counter);
+            page.number(&Names::process("cluster."), Part::Whole, 1);
+        }
+        page.family("envoy_http_", "downstream_rq_time", Kind::Histogram);
+        page.histogram(&Names::process("http."), &HistogramTotal::default());
+        let lines = [
+            "# TYPE envoy_cluster_upstream_cx counter",
+            "envoy_cluster_upstream_cx_total{} 1",
+            "# TYPE envoy_cluster_upstream_rq_total unknown",
+            "envoy_cluster_upstream_rq_total{} 1",
+            "# TYPE envoy_cluster_upstream_rq_retry unknown",
+            "envoy_cluster_upstream_rq_retry{} 1",
+            "# TYPE envoy_http_downstream_rq_time histogram",
+            r#"envoy_http_downstream_rq_time_bucket{le="0.5"} 0"#,
+            r#"envoy_http_downstream_rq_time_bucket{le="1.0"} 0"#,
+        ];
+        assert_eq!(page.text.lines().take(lines.len()).collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
     fn numbers_are_written_as_envoy_writes_them() {
         let selection = Selection::default();
-        let mut page = Page::new(&selection, 0);
+        let mut page = Page::new(&selection, Format::Text, 0);
         page.family("envoy_cluster_", "upstream_rq_xx", Kind::Counter);
         page.number(&cluster(), Part::Class(2), 7);
         page.family("envoy_cluster_", "upstream_rq", Kind::Counter);
@@ -175,7 +234,7 @@ mod tests {
     #[test]
     fn buckets_are_cumulative_and_their_bounds_are_milliseconds() {
         let selection = Selection::default();
-        let mut page = Page::new(&selection, 0);
+        let mut page = Page::new(&selection, Format::Text, 0);
         let mut total = HistogramTotal::default();
         (total.buckets[0], total.buckets[2], total.sum_us) = (3, 1, 5_250);
         page.family("envoy_http_", "downstream_rq_time", Kind::Histogram);
@@ -207,7 +266,7 @@ mod tests {
         ] {
             let filter = filter.map(|filter| Regex::new(filter).expect("a regex"));
             let selection = Selection { filter, used_only };
-            let mut page = Page::new(&selection, 0);
+            let mut page = Page::new(&selection, Format::Text, 0);
             let row = Names::new(&[("x", "1")], "cluster.1.".into());
             for (name, value) in [("a", 1), ("b", 0)] {
                 page.family("envoy_cluster_", name, Kind::Counter);

@@ -30,6 +30,8 @@ pub enum Part {
     Class(u8),
     Code(Code),
     Priority(&'static str),
+    /// A name of a list of ours, and the label that has it.
+    Named(&'static str, &'static str),
 }
 
 /// Where series go, in the order of families.
@@ -67,6 +69,11 @@ fn write_row<T>(column: &Column<T>, names: &Names, row: &T, sink: &mut impl Sink
             }
         }
         Column::Histogram(total) => sink.histogram(names, total(row)),
+        Column::Named(label, counts) => {
+            for (name, count) in counts(row) {
+                sink.number(names, Part::Named(label, name), count);
+            }
+        }
         Column::Priorities(number) => {
             sink.number(names, Part::Priority("default"), level(number(row)));
             sink.number(names, Part::Priority("high"), 0);
@@ -105,6 +112,7 @@ impl Names {
             Part::Whole => write!(out, "{family}"),
             Part::Class(class) => write!(out, "{}{class}xx", family.trim_end_matches("xx")),
             Part::Code(code) => write!(out, "{family}_{code}"),
+            Part::Named(_, name) => write!(out, "{family}.{name}"),
             Part::Priority(priority) => {
                 let breaker = family.trim_start_matches("circuit_breakers_");
                 write!(out, "circuit_breakers.{priority}.{breaker}")
@@ -159,6 +167,7 @@ mod tests {
                 Part::Priority("default"),
                 "cluster.a.circuit_breakers.default.cx_open",
             ),
+            ("versions", Part::Named("envoy_ssl_version", "TLSv1.3"), "cluster.a.versions.TLSv1.3"),
         ] {
             names.stat_name(family, part, &mut name);
             assert_eq!(name, want);

@@ -91,6 +91,16 @@ impl Cluster {
         Arc::clone(&self.stats)
     }
 
+    /// Whether one of its backends is spoken to over TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.backends.iter().chain(self.backends_of.values()).any(|backend| backend.channel.is_tls())
+    }
+
+    /// How often its endpoints changed.
+    pub fn membership_changes(&self) -> u64 {
+        self.backends.iter().map(|backend| backend.endpoints.changes()).sum()
+    }
+
     /// How many endpoints there are, and how many of them are healthy.
     pub fn endpoint_counts(&self) -> (usize, usize) {
         let all = self.backends.iter().map(|backend| backend.endpoints.len()).sum();

@@ -9,7 +9,8 @@ use super::endpoint::Endpoint;
 use super::http1::Http1;
 use super::http2::{Connection, Http2};
 use super::session::Upstream;
-use super::{Address, Cluster, Protocol};
+use super::{Address, Cluster, ClusterStats, Protocol};
+use crate::stats::Agreed;
 use crate::wire::{Transport, Wire};
 use foldhash::fast::FixedState;
 use pingora::protocols::TcpKeepalive;
@@ -19,6 +20,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
@@ -36,6 +38,8 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 const ABOUT_TO_CLOSE: Duration = Duration::from_millis(500);
 /// How many connections to one endpoint may wait in one worker's pool.
 const MOST_IDLE: usize = 256;
+/// So many endpoints without a waiting connection are remembered with who opened one.
+const MOST_OPENERS: usize = 1024;
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -62,6 +66,8 @@ pub struct Pool {
     head_bytes: usize,
     http1: ByPeer<Waiting>,
     http2: ByPeer<Rc<Connection>>,
+    /// The counters of the cluster that opened a connection last, for those that end of age.
+    openers: RefCell<HashMap<Key, Arc<ClusterStats>, FixedState>>,
 }
 
 #[derive(Debug)]
@@ -82,7 +88,13 @@ impl Pool {
     /// A pool that keeps connections for `idle` and takes response heads of up to `head_bytes`. Dead connections
     /// are swept out as long as it lives. Must run in a `LocalSet`.
     pub fn new(idle: Duration, head_bytes: usize) -> Rc<Self> {
-        let pool = Rc::new(Self { idle, head_bytes, http1: RefCell::default(), http2: RefCell::default() });
+        let pool = Rc::new(Self {
+            idle,
+            head_bytes,
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            openers: RefCell::default(),
+        });
         let weak = Rc::downgrade(&pool);
         tokio::task::spawn_local(async move {
             loop {
@@ -113,8 +125,14 @@ impl Pool {
         }
         let limit = cluster.connect_timeout();
         // On the heap, for most requests find a connection that waits.
-        let opening = Box::pin(self.open(cluster, backend, endpoint));
-        tokio_timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))?
+        let opening = Box::pin(async {
+            let pending = cluster.stats().pending();
+            let opened = tokio_timeout(limit, self.open(cluster, backend, endpoint)).await;
+            let opened = opened.unwrap_or(Err(ConnectError::Timeout(limit)));
+            pending.over(opened.is_ok());
+            opened
+        });
+        opening.await
     }
 
     fn reuse(&self, key: Key, protocol: Protocol) -> Option<Upstream> {
@@ -147,6 +165,7 @@ impl Pool {
     ) -> Result<Upstream, ConnectError> {
         let key = (endpoint.id, backend.channel.id);
         let wire = Wire::boxed(dial(cluster, backend, endpoint).await?);
+        self.openers.borrow_mut().insert(key, cluster.shared_stats());
         match backend.channel.protocol {
             // Who asks for HTTP of what is none gets it as it was spoken first.
             Protocol::Http1 | Protocol::Opaque => {
@@ -172,14 +191,26 @@ impl Pool {
     }
 
     fn sweep(&self) {
-        self.http1.borrow_mut().retain(|_, waiting| {
-            waiting.retain_mut(|one| one.since.elapsed() < self.idle && one.can_serve());
+        let mut openers = self.openers.borrow_mut();
+        let mut http1 = self.http1.borrow_mut();
+        http1.retain(|key, waiting| {
+            waiting.retain_mut(|one| {
+                let young = one.since.elapsed() < self.idle;
+                if !young && let Some(opener) = openers.get(key) {
+                    opener.mine().cx_idle_timeout.inc();
+                }
+                young && one.can_serve()
+            });
             !waiting.is_empty()
         });
         self.http2.borrow_mut().retain(|_, connections| {
             connections.retain(|connection| connection.is_open());
             !connections.is_empty()
         });
+        // Endpoints come and go; a connection that is in use is not in the pool, so some slack is left.
+        if openers.len() > http1.len() + MOST_OPENERS {
+            openers.retain(|key, _| http1.contains_key(key));
+        }
     }
 }
 
@@ -233,9 +264,38 @@ async fn secure(
         Some(Err(error)) => return Err(ConnectError::Tls(error.to_string())),
     };
     let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
-    let stream = connector
-        .connect(tls.server_name.clone(), stream)
-        .await
-        .map_err(|error| ConnectError::Tls(error.to_string()))?;
+    let stream = connector.connect(tls.server_name.clone(), stream).await.map_err(|error| {
+        count_failure(opening.stats(), &error);
+        ConnectError::Tls(error.to_string())
+    })?;
+    count_handshake(opening.stats(), stream.get_ref().1);
     Ok(Box::new(opening.opened(stream)))
+}
+
+fn count_handshake(stats: &ClusterStats, session: &rustls::ClientConnection) {
+    let tls = stats.mine().tls.get();
+    tls.handshake.inc();
+    if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        tls.session_reused.inc();
+    }
+    let version = session.protocol_version().map(u16::from);
+    let cipher = session.negotiated_cipher_suite().map(|suite| u16::from(suite.suite()));
+    let curve = session.negotiated_key_exchange_group().map(|group| u16::from(group.name()));
+    for (agreed, number) in [(Agreed::Version, version), (Agreed::Cipher, cipher), (Agreed::Curve, curve)] {
+        if let Some(number) = number {
+            tls.agreed.count(agreed, number);
+        }
+    }
+}
+
+fn count_failure(stats: &ClusterStats, error: &io::Error) {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+    let tls = stats.mine().tls.get();
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+            tls.fail_verify_san.inc();
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => tls.fail_verify_error.inc(),
+        _ => tls.connection_error.inc(),
+    }
 }

@@ -20,10 +20,15 @@ impl Opening {
         Self { stats, started: Instant::now() }
     }
 
+    /// The cluster's counters.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.stats
+    }
+
     /// It is open, TLS handshake included. The bytes that are counted are those within TLS, as with Envoy.
     pub fn opened<S>(self, stream: S) -> Counted<S> {
         self.stats.connected(self.started.elapsed());
-        Counted { stream, stats: self.stats, ended_by: Closed::Local }
+        Counted { stream, stats: self.stats, opened: Instant::now(), ended_by: Closed::Local }
     }
 }
 
@@ -31,13 +36,14 @@ impl Opening {
 pub struct Counted<S> {
     stream: S,
     stats: Arc<ClusterStats>,
+    opened: Instant,
     /// Who ends it, as far as it is known: the upstream, once it was found closed or broken.
     ended_by: Closed,
 }
 
 impl<S> Drop for Counted<S> {
     fn drop(&mut self) {
-        self.stats.closed(self.ended_by, false);
+        self.stats.closed(self.ended_by, self.opened.elapsed());
     }
 }
 

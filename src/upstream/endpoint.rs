@@ -22,6 +22,13 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// How many exchanges are going on with it.
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+}
+
 /// An exchange with an endpoint, counted while it lasts.
 #[derive(Debug)]
 pub struct Active(Arc<Endpoint>);
@@ -46,12 +53,16 @@ impl Drop for Active {
 
 /// The endpoints of a Service port or of a `Backend`; clusters that mean the same ones share them.
 #[derive(Debug, Default)]
-pub struct EndpointSet(ArcSwap<Vec<Arc<Endpoint>>>);
+pub struct EndpointSet {
+    all: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// How often the list changed.
+    changes: AtomicU64,
+}
 
 impl EndpointSet {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.load().len()
+        self.all.load().len()
     }
 
     /// Whether there is none.
@@ -61,17 +72,22 @@ impl EndpointSet {
 
     /// The endpoints of this moment.
     pub fn all(&self) -> Arc<Vec<Arc<Endpoint>>> {
-        self.0.load_full()
+        self.all.load_full()
+    }
+
+    /// How often the list changed so far.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
     }
 
     /// The endpoint whose address is the wanted one, for an exchange.
     pub fn find(&self, wanted: impl Fn(&Address) -> bool) -> Option<Active> {
-        self.0.load().iter().find(|endpoint| wanted(&endpoint.address)).map(Active::new)
+        self.all.load().iter().find(|endpoint| wanted(&endpoint.address)).map(Active::new)
     }
 
     /// Takes over a new list; an address that stays keeps its endpoint, and so its connections.
     pub(super) fn update(&self, specs: &[EndpointSpec]) {
-        let old = self.0.load();
+        let old = self.all.load();
         if old.len() == specs.len() && old.iter().zip(specs).all(|(have, want)| have.address == want.address)
         {
             return;
@@ -80,13 +96,14 @@ impl EndpointSet {
             let kept = old.iter().find(|endpoint| endpoint.address == spec.address);
             kept.map_or_else(|| Arc::new(Endpoint::new(spec.address.clone())), Arc::clone)
         });
-        self.0.store(Arc::new(new.collect()));
+        self.all.store(Arc::new(new.collect()));
+        self.changes.fetch_add(1, Relaxed);
     }
 
     /// The endpoint for an exchange: of two at random the one with fewer going on. `failed` is avoided while
     /// there is another.
     pub fn pick(&self, mut random: impl FnMut() -> u32, failed: Option<&Address>) -> Option<Active> {
-        let all = self.0.load();
+        let all = self.all.load();
         let below = |n: usize, random: u32| ((u64::from(random) * n as u64) >> 32) as usize;
         let chosen = match all.as_slice() {
             [] => return None,
@@ -121,6 +138,8 @@ mod tests {
         let after = set.all();
         assert_eq!(after[0].id, before[1].id);
         assert_ne!(after[1].id, before[0].id);
+        set.update(&[spec(2), spec(3)]);
+        assert_eq!(set.changes(), 2, "the same list again is no change");
     }
 
     #[test]

@@ -24,4 +24,4 @@ pub use spec::{
     Address, BackendSpec, ClientCertificate, ClusterSpec, DnsName, EndpointSpec, EndpointsKey, EndpointsSpec,
     Protocol, Roots, SubjectAltName, TlsSpec,
 };
-pub use stats::{Closed, ClusterShard, ClusterStats, ClusterTotals};
+pub use stats::{Closed, ClusterShard, ClusterStats, ClusterTlsTotals, ClusterTotals, Pending};

@@ -2,7 +2,7 @@
 //!
 //! A cluster that never saw traffic costs a pointer: the shards are made when the first request comes.
 
-use crate::stats::{Counter, Histogram, Sharded, Statuses, tally};
+use crate::stats::{Counter, Handshakes, Histogram, OnUse, Sharded, Statuses, tally};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -26,6 +26,12 @@ tally! {
         retry_success: Counter,
         retry_overflow: Counter,
         retry_limit: Counter,
+        /// Retries that waited before.
+        retry_backoff: Counter,
+        /// Requests that could not be kept for another try, because they are too large.
+        retry_abandoned: Counter,
+        /// Responses that no client got, because the request was tried again.
+        retry_statuses: OnUse<Statuses>,
         pending_total: Counter,
         pending_overflow: Counter,
         pending_failure: Counter,
@@ -45,12 +51,33 @@ tally! {
         cx_destroy_remote_with_request: Counter,
         cx_rx_bytes: Counter,
         cx_tx_bytes: Counter,
+        /// From the opening to the end.
+        cx_length: Histogram,
+        tls: OnUse<ClusterTlsShard>,
+        /// What authorizers that this cluster asks said.
+        authorizing_ok: Counter,
+        authorizing_denied: Counter,
     }
     gauges {
         rq_active,
         pending_active,
         cx_active,
     }
+}
+
+tally! {
+    /// What one worker counts of TLS to a cluster's endpoints.
+    pub struct ClusterTlsShard => ClusterTlsTotals {
+        handshake: Counter,
+        session_reused: Counter,
+        /// Not counting certificates that were not believed.
+        connection_error: Counter,
+        fail_verify_error: Counter,
+        /// The certificate has another name than the one asked for.
+        fail_verify_san: Counter,
+        agreed: Handshakes,
+    }
+    gauges {}
 }
 
 /// Why a connection to an upstream is over.
@@ -128,6 +155,27 @@ impl ClusterStats {
         self.mine().rq_per_try_timeout.inc();
     }
 
+    /// An exchange broke off before its response was through. Over HTTP/1 that ends its connection, too.
+    pub fn broke_off(&self, by: Closed, http2: bool) {
+        let mine = self.mine();
+        let (reset, with_connection) = match by {
+            Closed::Local => (&mine.rq_tx_reset, &mine.cx_destroy_local_with_request),
+            Closed::Remote => (&mine.rq_rx_reset, &mine.cx_destroy_remote_with_request),
+        };
+        reset.inc();
+        if !http2 {
+            with_connection.inc();
+        }
+    }
+
+    /// A request waits for a connection to be opened, until [`Pending::over`] says how that went.
+    pub fn pending(&self) -> Pending<'_> {
+        let mine = self.mine();
+        mine.pending_total.inc();
+        mine.pending_active.inc();
+        Pending { stats: self, over: false }
+    }
+
     /// A connection was opened; this is how long it took. [`Self::closed`] follows at its end.
     pub fn connected(&self, took: Duration) {
         let mine = self.mine();
@@ -149,18 +197,41 @@ impl ClusterStats {
         self.mine().cx_connect_timeout.inc();
     }
 
-    /// A connection that was [`Self::connected`] is over, with a request on it or without.
-    pub fn closed(&self, by: Closed, with_request: bool) {
+    /// A connection that was [`Self::connected`] is over, after this time.
+    pub fn closed(&self, by: Closed, lasted: Duration) {
         let mine = self.mine();
         mine.cx_active.dec();
+        mine.cx_length.record(lasted);
         match by {
             Closed::Local => mine.cx_destroy_local.inc(),
             Closed::Remote => mine.cx_destroy_remote.inc(),
         }
-        match by {
-            Closed::Local if with_request => mine.cx_destroy_local_with_request.inc(),
-            Closed::Remote if with_request => mine.cx_destroy_remote_with_request.inc(),
-            Closed::Local | Closed::Remote => {}
+    }
+}
+
+/// A request that waits for a connection. Dropped without a word, its client went away.
+#[derive(Debug)]
+pub struct Pending<'a> {
+    stats: &'a ClusterStats,
+    over: bool,
+}
+
+impl Pending<'_> {
+    /// The connection is there, or cannot be had.
+    pub fn over(mut self, opened: bool) {
+        self.over = true;
+        if !opened {
+            self.stats.mine().pending_failure.inc();
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mine = self.stats.mine();
+        mine.pending_active.dec();
+        if !self.over {
+            mine.rq_cancelled.inc();
         }
     }
 }
@@ -201,8 +272,33 @@ mod tests {
         stats.reset();
         let total = stats.total().expect("the shards stay");
         assert_eq!((total.cx_total, total.cx_active), (0, 1));
-        stats.closed(Closed::Remote, true);
+        stats.closed(Closed::Remote, Duration::from_secs(2));
         let total = stats.total().expect("the shards stay");
-        assert_eq!((total.cx_active, total.cx_destroy_remote_with_request), (0, 1));
+        assert_eq!((total.cx_active, total.cx_destroy_remote, total.cx_length.sum_us), (0, 1, 2_000_000));
+    }
+
+    #[test]
+    fn an_exchange_that_breaks_off_takes_an_http1_connection_with_it() {
+        let stats = ClusterStats::default();
+        stats.broke_off(Closed::Remote, false);
+        stats.broke_off(Closed::Remote, true);
+        stats.broke_off(Closed::Local, true);
+        let total = stats.total().expect("it was used");
+        assert_eq!((total.rq_rx_reset, total.rq_tx_reset), (2, 1));
+        assert_eq!((total.cx_destroy_remote_with_request, total.cx_destroy_local_with_request), (1, 0));
+    }
+
+    #[test]
+    fn a_request_waits_until_it_has_a_connection_or_nobody_waits_for_it() {
+        let stats = ClusterStats::default();
+        let waiting = [stats.pending(), stats.pending(), stats.pending()];
+        assert_eq!(stats.total().expect("it was used").pending_active, 3);
+        let [opened, failed, dropped] = waiting;
+        opened.over(true);
+        failed.over(false);
+        drop(dropped);
+        let total = stats.total().expect("it was used");
+        assert_eq!((total.pending_active, total.pending_total), (0, 3));
+        assert_eq!((total.pending_failure, total.rq_cancelled), (1, 1));
     }
 }

@@ -5,19 +5,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trigate::reply::Reply;
-use trigate::telemetry::{HttpStats, ListenerStats, Registry, Revised, Server, Socket};
+use trigate::stats::Agreed;
+use trigate::telemetry::{Carrier, HttpStats, ListenerStats, Registry, Revised, Server, Socket};
 use trigate::tls::Certificate;
 use trigate::upstream::{
     Address, BackendSpec, Closed, Cluster, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec,
-    Protocol, Resolver,
+    Protocol, Resolver, Roots, TlsSpec,
 };
 
 /// This many clusters with two endpoints each, none of which saw traffic.
 pub fn clusters(count: usize) -> Vec<Arc<Cluster>> {
+    clusters_over(count, None)
+}
+
+fn clusters_over(count: usize, tls: Option<TlsSpec>) -> Vec<Arc<Cluster>> {
+    let tls = tls.map(Arc::new);
     let key = |i: usize| EndpointsKey(format!("service/default/app-{i}/80").into());
     let specs = (0..count).map(|i| ClusterSpec {
         name: format!("httproute/default/app-{i}/rule/0"),
-        backends: vec![BackendSpec::new(key(i), Protocol::Http1, None)],
+        backends: vec![BackendSpec::new(key(i), Protocol::Http1, tls.clone())],
         connect_timeout: Duration::from_secs(1),
     });
     let endpoint = |port| EndpointSpec { address: Address::Ip((Ipv4Addr::LOCALHOST, port).into()) };
@@ -33,6 +39,7 @@ pub fn socket(address: &str, certificates: Vec<Arc<Certificate>>) -> Socket {
     let tls = !certificates.is_empty();
     Socket {
         name: format!("external/{}", address.port()),
+        gateway: "external".to_owned(),
         addresses: vec![address],
         tls,
         speaks_http: true,
@@ -57,23 +64,43 @@ pub fn request(socket: &Socket, cluster: &Cluster) {
     cluster.stats().connected(took);
     cluster.stats().mine().cx_rx_bytes.add(1_000);
     cluster.stats().mine().cx_tx_bytes.add(100);
-    cluster.stats().closed(Closed::Remote, false);
+    cluster.stats().closed(Closed::Remote, took);
     cluster.stats().request_ended(Some(200), took);
     socket.http.request_ended(Some(http::StatusCode::OK), took);
     socket.http.traffic(100, 1_000);
+}
+
+/// What comes seldom: TLS, a response that was replaced by another try, streams.
+fn more(sockets: &[Socket], cluster: &Cluster) {
+    let counted = cluster.stats().mine();
+    counted.retry_statuses.get().count(Some(503));
+    let (upstream, downstream) = (&counted.tls.get().agreed, &sockets[1].listener.mine().ssl_agreed);
+    for handshakes in [upstream, downstream] {
+        handshakes.count(Agreed::Version, 0x0304);
+        handshakes.count(Agreed::Cipher, 0x1301);
+        handshakes.count(Agreed::Curve, 0x001d);
+    }
+    sockets[0].listener.carried().expect(Carrier::Tcp);
 }
 
 /// A registry with everything in it.
 pub fn registry() -> Registry {
     let server = Arc::new(Server::new());
     let registry = Registry::new(Arc::clone(&server), 2);
-    let clusters = clusters(3);
+    let tls = TlsSpec {
+        server_name: "app.home.test".to_owned(),
+        roots: Roots::Unverified,
+        subject_alt_names: Vec::new(),
+        client: None,
+    };
+    let clusters = clusters_over(3, Some(tls));
     let sockets =
         vec![socket("0.0.0.0:10080", vec![]), socket("0.0.0.0:10443", vec![certificate("network/home-tls")])];
     for cluster in &clusters[..2] {
         request(&sockets[0], cluster);
         request(&sockets[1], cluster);
     }
+    more(&sockets, &clusters[0]);
     sockets[0].http.request_began();
     sockets[0].http.replied(Reply::NoRoute);
     sockets[0].http.request_ended(Some(Reply::NoRoute.status()), Duration::ZERO);
@@ -85,6 +112,8 @@ pub fn registry() -> Registry {
         routes: 3,
         errors: 1,
         warnings: 2,
+        exposed: vec![("external".to_owned(), "app.home.test".to_owned())],
+        gateways: BTreeMap::new(),
     });
     registry.set_sockets(sockets);
     server.initialized();
