@@ -1,0 +1,156 @@
+//! Real Envoy with the names that Envoy Gateway gives: stat prefixes by port, a cluster for each rule, a label for the
+//! priority of circuit breakers.
+
+use crate::harness::PATIENCE;
+use crate::harness::certificate::Leaf;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A running Envoy; it ends when this is dropped.
+pub struct Envoy {
+    child: Child,
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub tcp: SocketAddr,
+    pub admin: SocketAddr,
+    folder: TempDir,
+}
+
+impl Envoy {
+    /// Serves each of these clusters at the path of its name's third part, and `tcp` over TCP; `None` when no `envoy`
+    /// is installed.
+    pub async fn serving(clusters: &[(&str, SocketAddr)], leaf: &Leaf) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("envoy-").tempdir().expect("a temporary folder");
+        let [http, https, tcp, admin] = std::array::from_fn(|_| free_address());
+        let listeners = json!([
+            listener("http", http, json!([hcm("http-10080", clusters)]), Value::Null),
+            listener("https", https, json!([hcm("https-10443", clusters)]), tls(leaf)),
+            listener("tcp", tcp, json!([tcp_proxy()]), Value::Null),
+        ]);
+        let bootstrap = json!({
+            "admin": { "address": socket_address(admin) },
+            "stats_config": {
+                "use_all_default_tags": true,
+                "stats_tags": [{ "tag_name": "priority", "regex": r"circuit_breakers\.((.+?)\.).+" }],
+            },
+            "static_resources": {
+                "listeners": listeners,
+                "clusters": clusters.iter().map(|(name, address)| cluster(name, *address)).collect::<Vec<_>>(),
+            },
+        });
+        let config = folder.path().join("envoy.json");
+        std::fs::write(&config, bootstrap.to_string()).expect("the folder is ours");
+        let log = File::create(folder.path().join("log")).expect("the folder is ours");
+        let child = Command::new("envoy")
+            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--config-path"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file of ours"))
+            .stderr(log)
+            .spawn()
+            .ok()?;
+        let mut envoy = Self { child, http, https, tcp, admin, folder };
+        envoy.listens().await;
+        Some(envoy)
+    }
+
+    async fn listens(&mut self) {
+        let start = Instant::now();
+        for address in [self.http, self.https, self.tcp] {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                let ended = self.child.try_wait().expect("a child can be asked");
+                let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                assert!(ended.is_none(), "envoy ended at its start: {}", log());
+                assert!(start.elapsed() < PATIENCE, "envoy does not listen: {}", log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It is reaped in any case; that it has ended already is no fault.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a loopback address can be bound");
+    free.local_addr().expect("it is bound")
+}
+
+fn typed(name: &str, kind: &str, mut fields: Value) -> Value {
+    fields["@type"] = format!("type.googleapis.com/{kind}").into();
+    json!({ "name": name, "typed_config": fields })
+}
+
+fn hcm(prefix: &str, clusters: &[(&str, SocketAddr)]) -> Value {
+    let routes: Vec<Value> = clusters
+        .iter()
+        .map(|(name, _)| {
+            let path = format!("/{}", name.split('/').nth(2).expect("httproute/namespace/name/rule/0"));
+            let retry = json!({ "retry_on": "connect-failure", "num_retries": 1 });
+            json!({ "match": { "prefix": path }, "route": { "cluster": name, "retry_policy": retry } })
+        })
+        .collect();
+    typed(
+        "http",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        json!({
+            "stat_prefix": prefix,
+            "use_remote_address": true,
+            "route_config": {
+                "name": "routes",
+                "virtual_hosts": [{ "name": "host", "domains": ["*"], "routes": routes }],
+            },
+            "http_filters": [typed("router", "envoy.extensions.filters.http.router.v3.Router", json!({}))],
+        }),
+    )
+}
+
+fn tcp_proxy() -> Value {
+    let cluster = "tcproute/apps/tcp/rule/-1";
+    typed(
+        "tcp",
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        json!({ "stat_prefix": "tcp-15432", "cluster": cluster }),
+    )
+}
+
+fn tls(leaf: &Leaf) -> Value {
+    let certificate = json!({
+        "certificate_chain": { "inline_string": leaf.chain_pem },
+        "private_key": { "inline_string": leaf.key_pem },
+    });
+    typed(
+        "tls",
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        json!({ "common_tls_context": { "tls_certificates": [certificate], "alpn_protocols": ["h2", "http/1.1"] } }),
+    )
+}
+
+fn listener(name: &str, address: SocketAddr, filters: Value, tls: Value) -> Value {
+    let mut chain = json!({ "filters": filters });
+    if !tls.is_null() {
+        chain["transport_socket"] = tls;
+    }
+    json!({ "name": name, "address": socket_address(address), "filter_chains": [chain] })
+}
+
+fn cluster(name: &str, address: SocketAddr) -> Value {
+    let endpoint = json!({ "endpoint": { "address": socket_address(address) } });
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "10s", "outlier_detection": {},
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
+    })
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
