@@ -31,6 +31,8 @@ const MOST_ANSWER: u64 = 1024;
 pub struct Challenges {
     /// Key authorizations, by [`Challenge::file`].
     pending: RwLock<BTreeMap<String, String>>,
+    /// The same of other replicas, where this one is told of them.
+    known: RwLock<BTreeMap<String, String>>,
     /// Where replicas put theirs.
     shared: Option<PathBuf>,
 }
@@ -74,7 +76,7 @@ impl fmt::Debug for Challenges {
 impl Challenges {
     /// None is pending here; others may be in a folder that replicas share.
     pub fn new(shared: Option<PathBuf>) -> Self {
-        Self { pending: RwLock::default(), shared }
+        Self { shared, ..Self::default() }
     }
 
     /// From now on the challenge is answered with this key authorization.
@@ -91,9 +93,9 @@ impl Challenges {
         });
     }
 
-    /// Takes over what another replica has put where both can read it, in place of everything.
-    pub fn replace(&self, all: BTreeMap<String, String>) {
-        self.write(|pending| *pending = all);
+    /// What all replicas together have put, in place of what was known of it before.
+    pub fn know(&self, all: BTreeMap<String, String>) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
     fn write(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
@@ -128,8 +130,10 @@ impl Challenges {
 
     async fn authorization(&self, challenge: &Challenge) -> Option<String> {
         let file = challenge.file();
-        let own = self.pending.read().unwrap_or_else(PoisonError::into_inner).get(&file).cloned();
-        match (own, &self.shared) {
+        let of = |answers: &RwLock<BTreeMap<String, String>>| {
+            answers.read().unwrap_or_else(PoisonError::into_inner).get(&file).cloned()
+        };
+        match (of(&self.pending).or_else(|| of(&self.known)), &self.shared) {
             (Some(own), _) => Some(own),
             (None, Some(folder)) => read(folder.join(file)).await,
             (None, None) => None,

@@ -104,7 +104,9 @@ impl Keeper {
         drop(place);
         match ended {
             Ok(()) => {
-                *progress = Progress::default();
+                // Whatever it is good for: it is not ordered again at once, should it be due already.
+                let pause = i64::try_from(self.orderer.acme.retry.as_secs().max(1)).unwrap_or(i64::MAX);
+                *progress = Progress { not_before: now().saturating_add(pause), ..Progress::default() };
                 self.orders.update(&name, |one| {
                     one.succeeded += 1;
                     one.error = None;

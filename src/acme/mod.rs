@@ -19,11 +19,14 @@ mod keep;
 mod order;
 mod proofs;
 mod schedule;
+mod secrets;
 mod store;
 mod tailscale;
 mod wanted;
 
 pub use folder::Folder;
+pub use keep::Complaint;
+pub use secrets::Secrets;
 pub use store::Store;
 pub use wanted::{ANNOTATION, Asked, LABEL, List, Wanted, list};
 
@@ -70,6 +73,8 @@ pub struct Parts {
     pub orders: Orders,
     pub publications: watch::Receiver<Option<Arc<Publication>>>,
     pub lead: Lead,
+    /// Told of every order that fails.
+    pub complaint: Complaint,
 }
 
 /// Keeps the certificates that are wanted.
@@ -98,7 +103,7 @@ impl Ordering {
     /// # Errors
     /// `[acme]` names files that cannot be used.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { acme, store, challenges, orders, publications, lead } = parts;
+        let Parts { acme, store, challenges, orders, publications, lead, complaint } = parts;
         let accounts = Accounts::new(&acme)?;
         let publishers = Publishers {
             acme: Arc::new(acme.clone()),
@@ -108,7 +113,7 @@ impl Ordering {
         let prover = Prover { challenges, store: store.clone(), publishers };
         let orderer = Orderer { acme: acme.clone(), store, accounts, prover: Arc::new(prover) };
         let places = Semaphore::new(ORDERS);
-        let keeper = Arc::new(Keeper { orderer, orders, places, complain: Box::new(|_, _| {}) });
+        let keeper = Arc::new(Keeper { orderer, orders, places, complain: complaint });
         let (told, running) = (BTreeSet::new(), BTreeMap::new());
         Ok(Self { acme, keeper, publications, lead, told, running })
     }

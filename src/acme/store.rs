@@ -1,6 +1,7 @@
 //! Where account, certificates and pending orders are kept.
 
 use super::folder::{self, Folder};
+use super::secrets::Secrets;
 use crate::challenge::Challenge;
 use crate::config::ObjectName;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -64,6 +65,7 @@ pub struct PendingOrder {
 #[derive(Debug, Clone)]
 pub enum Store {
     Folder(Folder),
+    Secrets(Secrets),
 }
 
 impl Store {
@@ -74,6 +76,7 @@ impl Store {
     pub async fn account(&self, directory: &str) -> anyhow::Result<Option<String>> {
         match self {
             Self::Folder(folder) => read(folder.account(&hash(directory))).await,
+            Self::Secrets(secrets) => secrets.text("account", directory).await,
         }
     }
 
@@ -84,6 +87,7 @@ impl Store {
     pub async fn set_account(&self, directory: &str, text: String) -> anyhow::Result<()> {
         match self {
             Self::Folder(folder) => write(folder.account(&hash(directory)), text).await,
+            Self::Secrets(secrets) => secrets.set_text("account", directory, &text).await,
         }
     }
 
@@ -96,6 +100,7 @@ impl Store {
             Self::Folder(folder) => {
                 Ok(read(folder.certificate(secret)).await?.and_then(|text| Pair::split(&text)))
             }
+            Self::Secrets(secrets) => secrets.certificate(secret).await,
         }
     }
 
@@ -106,6 +111,7 @@ impl Store {
     pub async fn set_certificate(&self, secret: &ObjectName, pair: &Pair) -> anyhow::Result<()> {
         match self {
             Self::Folder(folder) => write(folder.certificate(secret), pair.text()).await,
+            Self::Secrets(secrets) => secrets.set_certificate(secret, pair).await,
         }
     }
 
@@ -116,6 +122,7 @@ impl Store {
     pub async fn progress(&self, secret: &ObjectName) -> anyhow::Result<Progress> {
         let text = match self {
             Self::Folder(folder) => read(folder.order(secret)).await?,
+            Self::Secrets(secrets) => secrets.text("order", &secret.to_string()).await?,
         };
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
     }
@@ -128,6 +135,7 @@ impl Store {
         let text = serde_json::to_string(progress)?;
         match self {
             Self::Folder(folder) => write(folder.order(secret), text).await,
+            Self::Secrets(secrets) => secrets.set_text("order", &secret.to_string(), &text).await,
         }
     }
 
@@ -140,6 +148,7 @@ impl Store {
             Self::Folder(folder) => {
                 write(folder.challenges().join(challenge.file()), authorization.to_owned()).await
             }
+            Self::Secrets(secrets) => secrets.share(&challenge.file(), Some(authorization)).await,
         }
     }
 
@@ -153,6 +162,7 @@ impl Store {
                 let file = folder.challenges().join(challenge.file());
                 blocking(file, folder::remove).await
             }
+            Self::Secrets(secrets) => secrets.share(&challenge.file(), None).await,
         }
     }
 }
@@ -175,8 +185,8 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))
 }
 
-/// Tells directories apart in names of files and Secrets.
-fn hash(directory: &str) -> String {
+/// Tells directories and names apart in names of files and Secrets.
+pub fn hash(directory: &str) -> String {
     digest(&SHA256, directory.as_bytes()).as_ref()[..6].iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes it");
         text

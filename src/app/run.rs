@@ -3,10 +3,10 @@
 use super::announce::Announcement;
 use super::end::{End, Signals};
 use super::observers::{self, cannot_bind};
-use super::orders::Orders;
+use super::orders::{Cluster, Orders};
 use super::tickets;
 use crate::admin::LogLevel;
-use crate::config::{Config, Limits};
+use crate::config::{Config, DnsProvider, Limits, ObjectName};
 use crate::control::Control;
 use crate::echo;
 use crate::listener::Workers;
@@ -76,11 +76,12 @@ async fn serve(
     if let Some(file) = &config.session_tickets.file {
         tokio::spawn(tickets::follow(file.clone(), control.ticket_keys().clone()));
     }
-    let (mut source, writing) = source(&config, certificates.as_ref()).await?;
+    let (mut source, writing, cluster) = source(&config, certificates.as_ref()).await?;
     let publisher = writing.as_ref().map(Writing::publisher).unwrap_or_default();
     control = control.publishing(source.records(), publisher.clone());
     let ordering =
-        certificates.map(|certificates| certificates.ordering(registry.orders(), &publisher)).transpose()?;
+        certificates.map(|certificates| certificates.ordering(cluster, registry.orders(), &publisher));
+    let ordering = ordering.transpose()?.flatten();
     let first = tokio::select! {
         first = source.first() => first,
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
@@ -121,20 +122,39 @@ fn observation(config: &Config, registry: &Registry) -> anyhow::Result<Option<Ob
 }
 
 /// Where objects come from, and who writes down there what became of them.
-async fn source(config: &Config, orders: Option<&Orders>) -> anyhow::Result<(Source, Option<Writing>)> {
+async fn source(
+    config: &Config,
+    orders: Option<&Orders>,
+) -> anyhow::Result<(Source, Option<Writing>, Option<Cluster>)> {
     let Some(kubernetes) = &config.source.kubernetes else {
         let mut certificates = Certificates::new(config.certificates.values().cloned());
-        if let Some(orders) = orders {
-            certificates = certificates.with_ordered(orders.folder());
+        if let Some(folder) = orders.and_then(Orders::folder) {
+            certificates = certificates.with_ordered(folder);
         }
         let files = Files::new(config.source.files.paths.clone()).with_certificates(certificates);
-        return Ok((Source::Files(files), None));
+        return Ok((Source::Files(files), None, None));
     };
     let client = connect(kubernetes).await?;
-    let source = Source::Kubernetes(Kubernetes::start(&client, config.session_tickets.secret.as_slice()));
+    let source = Source::Kubernetes(Kubernetes::start(&client, &own_secrets(config)));
     info!("waiting for the objects of the cluster");
     let writing = kubernetes.write.then(|| Writing::start(&client, &source.records(), kubernetes));
-    Ok((source, writing))
+    let cluster = writing.as_ref().map(|writing| Cluster {
+        namespace: kubernetes.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned()),
+        controller: kubernetes.controller_name.clone(),
+        leads: writing.leads(),
+        client,
+    });
+    Ok((source, writing, cluster))
+}
+
+/// The Secrets that the configuration itself refers to.
+fn own_secrets(config: &Config) -> Vec<ObjectName> {
+    let tokens =
+        config.acme.iter().flat_map(|acme| acme.dns.values()).filter_map(|provider| match provider {
+            DnsProvider::Cloudflare(cloudflare) => cloudflare.token_secret.clone(),
+            DnsProvider::Rfc2136(_) => None,
+        });
+    config.session_tickets.secret.iter().cloned().chain(tokens).collect()
 }
 
 /// Makes the development certificates that the configuration asks for and does not have. Returns the authority of

@@ -1,5 +1,7 @@
 //! A certificate authority: pebble, with the DNS server of its own tests. Each test has its own.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use crate::harness::certificate::Authority;
 use crate::harness::client::{Answer, Ask, Client};
 use crate::harness::{eventually, soon};
@@ -8,10 +10,12 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -202,4 +206,29 @@ impl Drop for Pebble {
 /// A port that nobody has at this moment.
 pub fn free(address: IpAddr) -> SocketAddr {
     TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// An address for one gateway of one test.
+pub fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    Ipv4Addr::new(127, 251 + high % 4, low, NEXT.fetch_add(1, Relaxed)).into()
+}
+
+/// The certificate that a client gets which trusts what this configuration trusts.
+pub async fn handshake(
+    config: &Arc<ClientConfig>,
+    socket: SocketAddr,
+    name: &str,
+) -> io::Result<CertificateDer<'static>> {
+    let stream = TcpStream::connect(socket).await?;
+    let server_name = ServerName::try_from(name.to_owned()).expect("a DNS name");
+    let stream = TlsConnector::from(Arc::clone(config)).connect(server_name, stream).await?;
+    Ok(stream.get_ref().1.peer_certificates().expect("a certificate")[0].clone().into_owned())
+}
+
+/// Waits until a name has a trusted certificate.
+pub async fn trusted(config: &Arc<ClientConfig>, socket: SocketAddr, name: &str) -> CertificateDer<'static> {
+    let what = format!("a trusted certificate for {name}");
+    eventually(&what, || async { handshake(config, socket, name).await.ok() }).await.0
 }

@@ -4,7 +4,10 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../acme/pebble.rs"]
+mod pebble;
 
+mod acme;
 mod cluster;
 mod deploy;
 mod gateways;

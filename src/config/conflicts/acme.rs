@@ -19,6 +19,17 @@ pub(super) fn find(text: &Text<'_>, config: &Config, acme: &Acme) -> Vec<Fault> 
         let hint = "the first pause is at least 1ms and not longer than retry_longest";
         faults.push(fault(text, &["acme", "retry"], "the pauses cannot grow from here", hint));
     }
+    if let Some(kubernetes) = &config.source.kubernetes {
+        if acme.folder.is_some() {
+            let message = "in a cluster certificates are kept in Secrets";
+            faults.push(fault(text, &["acme", "folder"], message, "remove folder"));
+        }
+        if !kubernetes.write {
+            let message = "nothing can be ordered where nothing may be written";
+            let hint = "certificates are Secrets here: set write = true, or remove [acme]";
+            faults.push(fault(text, &["source", "kubernetes", "write"], message, hint));
+        }
+    }
     for name in acme.gateways.iter().filter(|name| !config.gateways.contains_key(*name)) {
         let message = format!("there is no gateway `{name}`");
         faults.push(fault(text, &["acme", "gateways"], message, "name tables [gateways.NAME]"));
