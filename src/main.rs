@@ -2,11 +2,11 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use trigate::admin::LogLevel;
-use trigate::app;
+use trigate::app::{self, EnvoyArguments};
 use trigate::config::Config;
 
 #[global_allocator]
@@ -20,6 +20,8 @@ struct CommandLine {
     command: Option<Command>,
     #[command(flatten)]
     run: ConfigFile,
+    #[command(flatten)]
+    envoy: EnvoyArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,12 +72,10 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .expect("nothing can have installed one before the first statement");
-    let CommandLine { command, run } = CommandLine::parse();
+    let CommandLine { command, run, envoy } = CommandLine::parse();
     let done = match command.unwrap_or(Command::Run(run)) {
-        Command::Run(ConfigFile { file }) => {
-            let log_level = log();
-            Config::load(&file).map_err(anyhow::Error::from).and_then(|config| app::run(config, log_level))
-        }
+        Command::Run(ConfigFile { file }) if envoy.only_checks() => app::check(&file, Vec::new(), false),
+        Command::Run(ConfigFile { file }) => serve(&file, &envoy),
         Command::Check { config, paths, dump } => app::check(&config.file, paths, dump),
         Command::Schema => schema(),
         Command::Certs(Certs::Dev { names, out }) => app::certs_dev(&out, &names),
@@ -90,14 +90,25 @@ fn main() -> ExitCode {
     }
 }
 
+fn serve(file: &Path, envoy: &EnvoyArguments) -> anyhow::Result<ExitCode> {
+    let log_level = log(envoy.log_level());
+    let mut config = Config::load(file)?;
+    if let Some(ignored) = envoy.apply(&mut config)? {
+        tracing::warn!("{ignored}");
+    }
+    app::run(config, envoy.node(|name| std::env::var(name).ok()), log_level)
+}
+
 fn schema() -> anyhow::Result<ExitCode> {
     println!("{}", serde_json::to_string_pretty(&Config::schema())?);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What happens is told on standard error; standard output is for what was asked. Returns what changes the level.
-fn log() -> LogLevel {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
+/// What happens is told on standard error, from this level on; standard output is for what was asked. Returns what
+/// changes the level.
+fn log(level: Option<&str>) -> LogLevel {
+    let level = level.map_or_else(|| "info,pingora=warn".to_owned(), str::to_owned);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

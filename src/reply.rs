@@ -116,6 +116,16 @@ impl Reply {
         }
     }
 
+    /// The body after more than one try, where it is another one.
+    pub fn body_after_retries(self) -> Option<String> {
+        let reason = self
+            .body()
+            .strip_prefix("upstream connect error or disconnect/reset before headers. reset reason: ")?;
+        Some(format!(
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {reason}"
+        ))
+    }
+
     /// The `grpc-status` that stands for this reply: that of its HTTP status, or a more telling one where the gateway
     /// knows more than the status says.
     pub fn grpc_status(self) -> u8 {
@@ -126,7 +136,7 @@ impl Reply {
         }
     }
 
-    /// Whether the connection cannot go on after it: the request's end is not known.
+    /// Whether the connection does not go on after it: the request's end is not known, or it asked for a tunnel.
     pub fn closes(self) -> bool {
         matches!(
             self,
@@ -136,6 +146,7 @@ impl Reply {
                 | Self::BodyTooLarge
                 | Self::UnknownTransferCoding
                 | Self::UnsupportedVersion
+                | Self::MethodNotServed
         )
     }
 }

@@ -221,8 +221,9 @@ async fn the_shutdown_manager_gets_what_it_parses() {
 async fn orders_are_taken_by_post_and_handed_on() {
     let mut rig = serving(Surface::Admin).await;
     for (target, order) in [
-        ("/drain_listeners?graceful&skip_exit", Order::Drain { graceful: true }),
-        ("/drain_listeners", Order::Drain { graceful: false }),
+        ("/drain_listeners?graceful&skip_exit", Order::Drain { graceful: true, stay: true }),
+        ("/drain_listeners?graceful", Order::Drain { graceful: true, stay: false }),
+        ("/drain_listeners", Order::Drain { graceful: false, stay: false }),
         ("/quitquitquit", Order::Quit),
     ] {
         let refused = rig.ask("GET", target).await;

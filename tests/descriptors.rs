@@ -12,7 +12,7 @@ use std::time::Duration;
 use trigate::config::{Limits, ProxyProtocol};
 use trigate::listener::{SocketOptions, Workers};
 use trigate::live::Live;
-use trigate::proxy::{Connection, Gateway};
+use trigate::proxy::{Connection, Gateway, Habits};
 use trigate::routing::{GatewayId, SocketId, Transport};
 use trigate::wire::Wire;
 
@@ -27,7 +27,14 @@ fn processor_time() -> Duration {
 
 fn options() -> SocketOptions {
     let (name, limits) = ("external".to_owned(), Limits::default());
-    let gateway = Gateway { id: GatewayId(0), name, trusted_proxies: Vec::new(), trusted_hops: 0, limits };
+    let gateway = Gateway {
+        id: GatewayId(0),
+        name,
+        trusted_proxies: Vec::new(),
+        trusted_hops: 0,
+        habits: Habits::default(),
+        limits,
+    };
     SocketOptions {
         id: SocketId { gateway: GatewayId(0), port: 80, transport: Transport::Tcp },
         tls: false,

@@ -15,7 +15,11 @@ const COMMANDS: [(&str, bool, &str); 17] = [
     ("/certs", false, "certificates that are served"),
     ("/clusters", false, "clusters and their endpoints; ?format=json"),
     ("/config_dump", false, "the revision that serves; ?resource=FIELD, ?include_eds, ?format=text"),
-    ("/drain_listeners", true, "end connections; ?graceful tells clients and keeps sockets open"),
+    (
+        "/drain_listeners",
+        true,
+        "end connections; ?graceful tells clients first, &skip_exit keeps sockets open",
+    ),
     ("/healthcheck/fail", true, "make /ready fail"),
     ("/healthcheck/ok", true, "undo /healthcheck/fail"),
     ("/help", false, "this list"),
@@ -81,7 +85,8 @@ async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
             Answer::done()
         }
         "/drain_listeners" => {
-            order(admin, Order::Drain { graceful: parameter(&asked.query, "graceful").is_some() })
+            let has = |name| parameter(&asked.query, name).is_some();
+            order(admin, Order::Drain { graceful: has("graceful"), stay: has("skip_exit") })
         }
         "/quitquitquit" => order(admin, Order::Quit),
         _ => ok(help()),

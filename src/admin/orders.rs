@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 /// What the process is told to do. `app` receives these and acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// End connections. Without `graceful`, sockets are closed at once; with it, they stay open and clients are
-    /// told to go elsewhere.
-    Drain { graceful: bool },
+    /// End connections. Without `graceful`, sockets are closed at once; with it, clients are told to go elsewhere,
+    /// and sockets close when the time of a drain has passed, or with `stay` not at all.
+    Drain { graceful: bool, stay: bool },
     /// End the process.
     Quit,
 }

@@ -1,7 +1,7 @@
 //! What the process is doing, in the shapes that Envoy's tools parse.
 
 use super::config_dump::address;
-use crate::telemetry::{Memory, Ordered, Registry};
+use crate::telemetry::{Memory, Node, Ordered, Registry};
 use crate::upstream::Cluster;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -117,13 +117,17 @@ fn time(second: i64) -> String {
 /// Version, state and age.
 pub fn server_info(registry: &Registry) -> String {
     let uptime = format!("{}s", registry.server().uptime().as_secs());
+    let Node { cluster, id, zone } = registry.server().node();
     pretty(&json!({
         "version": concat!("trigate/", env!("CARGO_PKG_VERSION")),
         "state": registry.server().state().to_string(),
         "uptime_current_epoch": uptime,
         "uptime_all_epochs": uptime,
         "hot_restart_version": "disabled",
-        "command_line_options": { "concurrency": registry.workers() },
+        "command_line_options": {
+            "concurrency": registry.workers(), "service_cluster": cluster, "service_node": id, "service_zone": zone,
+        },
+        "node": { "id": id, "cluster": cluster, "locality": { "zone": zone } },
     }))
 }
 

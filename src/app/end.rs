@@ -4,8 +4,9 @@ use crate::admin::Order;
 use crate::config::Config;
 use crate::listener::Workers;
 use crate::status::Writing;
-use crate::telemetry::{Observation, Server};
+use crate::telemetry::{Observation, Server, State};
 use anyhow::Context;
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,24 +82,41 @@ impl End {
             };
             match order {
                 Order::Quit => return Duration::ZERO,
-                Order::Drain { graceful } => self.drain_listeners(graceful),
+                Order::Drain { graceful, stay } => self.drain_listeners(graceful, stay),
             }
         }
     }
 
-    /// Somebody at a keyboard does not wait for load balancers to look elsewhere.
+    /// Somebody at a keyboard does not wait for load balancers to look elsewhere, and where a shutdown manager has
+    /// failed the health check, they have been told before the signal.
     fn grace(&self, signal: SignalKind) -> Duration {
-        if signal == SignalKind::terminate() { self.config.drain.grace } else { Duration::ZERO }
+        let told = self.server.state() == State::Draining;
+        if signal == SignalKind::terminate() && !told { self.config.drain.grace } else { Duration::ZERO }
     }
 
-    /// Ends connections while the process goes on: clients are told to come back, and sockets stay open only when
-    /// it is to be graceful (Envoy's `/drain_listeners`).
-    fn drain_listeners(&self, graceful: bool) {
+    /// Ends connections while the process goes on (Envoy's `/drain_listeners`): clients are told to come back, and
+    /// sockets close at once, or after the time of a drain, or never.
+    fn drain_listeners(&self, graceful: bool, stay: bool) {
         const UNTIL_THE_END: Duration = Duration::from_secs(365 * 24 * 3600);
+        let (grace, sockets) = match (graceful, stay) {
+            (true, true) => (UNTIL_THE_END, "stay open"),
+            (true, false) => (self.config.drain.timeout, "close after the drain timeout"),
+            (false, _) => (Duration::ZERO, "close"),
+        };
+        info!("connections are ended by order; sockets {sockets}");
         let workers = Arc::clone(&self.workers);
-        let grace = if graceful { UNTIL_THE_END } else { Duration::ZERO };
-        info!("connections are ended by order; sockets {}", if graceful { "stay open" } else { "close" });
         tokio::spawn(async move { workers.drain(grace, UNTIL_THE_END).await });
+    }
+}
+
+/// Tells clients to go elsewhere for as long as an operator fails the health check, as Envoy does: its shutdown
+/// manager fails it and then waits for connections to end.
+pub async fn follow_health_check(server: Arc<Server>, workers: Arc<Workers>) -> Infallible {
+    loop {
+        server.reached(State::Draining).await;
+        workers.announce(true);
+        server.reached(State::Live).await;
+        workers.announce(false);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `trigate run`: from a configuration to a process that serves, and to its end.
 
 use super::announce::Announcement;
-use super::end::{End, Signals};
+use super::end::{End, Signals, follow_health_check};
 use super::observers::{self, cannot_bind};
 use super::orders::{Cluster, Orders};
 use super::tickets;
@@ -15,7 +15,7 @@ use crate::source::kubernetes::{Kubernetes, connect};
 use crate::source::{Certificates, Files, Source};
 use crate::stats;
 use crate::status::Writing;
-use crate::telemetry::{Counters, Observation, Registry, Server};
+use crate::telemetry::{Counters, Node, Observation, Registry, Server};
 use crate::tls::dev;
 use crate::upstream::{Clusters, Resolver};
 use anyhow::{Context, anyhow};
@@ -35,7 +35,7 @@ const OTHER_FILES: u64 = 512;
 ///
 /// # Errors
 /// What is needed to serve cannot be had: a socket, a certificate, a thread.
-pub fn run(mut config: Config, log_level: LogLevel) -> anyhow::Result<ExitCode> {
+pub fn run(mut config: Config, node: Node, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     stats::set_workers(config.runtime.workers());
     fit_to_file_limit(&mut config.limits);
     let authority = development_certificates(&config)?;
@@ -45,7 +45,8 @@ pub fn run(mut config: Config, log_level: LogLevel) -> anyhow::Result<ExitCode> 
         .enable_all()
         .build()
         .context("cannot start the control threads")?;
-    let served = runtime.block_on(serve(Arc::new(config), authority, log_level));
+    let server = Arc::new(Server::named(node));
+    let served = runtime.block_on(serve(Arc::new(config), server, authority, log_level));
     // What still runs there (scrapes, the echo backend) has nobody to answer any more.
     runtime.shutdown_background();
     served
@@ -53,13 +54,13 @@ pub fn run(mut config: Config, log_level: LogLevel) -> anyhow::Result<ExitCode> 
 
 async fn serve(
     config: Arc<Config>,
+    server: Arc<Server>,
     authority: Option<PathBuf>,
     log_level: LogLevel,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let certificates = Orders::open(&config)?;
     let live = Arc::new(Live::answering(certificates.as_ref().map(Orders::challenges)));
-    let server = Arc::new(Server::new());
     let registry = Arc::new(Registry::new(server.clone(), config.runtime.workers()));
     let orders = observers::open(&config, live.clone(), registry.clone(), log_level).await?;
     if config.echo.enabled {
@@ -92,6 +93,7 @@ async fn serve(
         let (sockets, authority) = (&control.opened(), authority.as_deref());
         print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
     }
+    tokio::spawn(follow_health_check(server.clone(), workers.clone()));
     let control = tokio::spawn(control.run(source));
     // It tells what fails itself; that it ends is no reason to serve no more.
     let _ordering = ordering.map(|ordering| tokio::spawn(ordering.run()));

@@ -99,6 +99,8 @@ fn of_gateway(text: &Text<'_>, name: &str, gateway: &Gateway) -> Vec<Fault> {
         proxy_protocol,
         tls: _,
         access_log: _,
+        accept_http10: _,
+        enable_envoy_headers: _,
     } = gateway;
     let mut faults = Vec::new();
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

@@ -143,6 +143,13 @@ pub struct Gateway {
     /// Whether its exchanges are in the access log, where there is one.
     #[serde(default = "yes")]
     pub access_log: bool,
+    /// Whether clients that speak HTTP/1.0 are served; without, they are told 426, as Envoy Gateway's pods do.
+    #[serde(default = "yes")]
+    pub accept_http10: bool,
+    /// Whether backends are told `x-envoy-expected-rq-timeout-ms` and `x-envoy-external-address`, and clients
+    /// `x-envoy-upstream-service-time` and `x-envoy-overloaded` (Envoy Gateway's `enableEnvoyHeaders`).
+    #[serde(default)]
+    pub enable_envoy_headers: bool,
 }
 
 impl Gateway {

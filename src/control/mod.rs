@@ -23,7 +23,7 @@ use crate::compile::{
 use crate::config::{Config, ConfigError};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
-use crate::proxy::Gateway;
+use crate::proxy::{Gateway, Habits};
 use crate::routing::{RoutingTable, SocketId, Transport};
 use crate::source::{Change, Here, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
@@ -397,6 +397,10 @@ fn gateway_of(config: &Config, binding: &Binding) -> Gateway {
         name: binding.name.clone(),
         trusted_proxies: configured.map(|gateway| gateway.trusted_proxies.clone()).unwrap_or_default(),
         trusted_hops: configured.map(|gateway| gateway.trusted_hops).unwrap_or_default(),
+        habits: configured.map_or_else(Habits::default, |gateway| Habits {
+            http10: gateway.accept_http10,
+            envoy_headers: gateway.enable_envoy_headers,
+        }),
         limits: config.limits,
     }
 }

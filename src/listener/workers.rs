@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Workers {
     bound: Mutex<BTreeMap<SocketId, Bound>>,
     places: Arc<Places>,
     announced: watch::Sender<bool>,
+    /// Whether the announcement is for good.
+    draining: AtomicBool,
     shutdown: watch::Sender<bool>,
 }
 
@@ -70,8 +73,8 @@ impl Workers {
 
     /// Starts `count` threads with something else than the proxy in them. `make` runs once in each, in its
     /// runtime, and gives what serves its connections; that needs not be `Send`, for it never leaves the thread.
-    /// Its receiver turns true when the process begins to drain, that of a connection when sockets have closed and
-    /// it should end soon.
+    /// Its receiver is true while clients are to be told to go elsewhere, that of a connection when sockets have
+    /// closed and it should end soon.
     ///
     /// # Errors
     /// As [`Workers::start`].
@@ -112,7 +115,8 @@ impl Workers {
             start.recv().map_err(io::Error::other)??;
             commands.push(sender);
         }
-        Ok(Self { commands, bound: Mutex::default(), places, announced, shutdown })
+        let draining = AtomicBool::new(false);
+        Ok(Self { commands, bound: Mutex::default(), places, announced, draining, shutdown })
     }
 
     /// Binds a socket in every worker and accepts connections on it. Returns the bound addresses, which tell the
@@ -172,11 +176,18 @@ impl Workers {
         }
     }
 
+    /// Tells clients to go elsewhere, with their next response or by GOAWAY, until this is taken back. Sockets stay
+    /// open, and connections that are told so end.
+    pub fn announce(&self, end: bool) {
+        self.announced.send_replace(end || self.draining.load(Relaxed));
+    }
+
     /// Ends all connections in order: clients are told with their next response, new ones are still accepted for
     /// `grace` (and told), then the sockets close, and connections without a request. Returns when no connection is left or `timeout` has passed since the call.
     /// Returns how many connections were left.
     pub async fn drain(&self, grace: Duration, timeout: Duration) -> u32 {
         let end = Instant::now() + timeout;
+        self.draining.store(true, Relaxed);
         self.announced.send_replace(true);
         sleep(grace.min(timeout)).await;
         let open: Vec<SocketId> = std::mem::take(&mut *self.bound()).into_keys().collect();

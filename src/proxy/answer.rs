@@ -47,8 +47,10 @@ impl From<Reply> for Answer {
 impl Answer {
     /// An answer with this status; a body is plain text.
     pub fn new(status: StatusCode, body: Bytes) -> Self {
-        let mut head = head(status);
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = status;
         if !body.is_empty() {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
         Self { head, body, cause: None, outcome: Outcome::DIRECT }
@@ -104,6 +106,15 @@ impl Answer {
         self.outcome
     }
 
+    /// The same after more than one try, which its body tells where it gives the reason of a reset.
+    pub fn retried(mut self) -> Self {
+        if let Some(body) = self.cause.and_then(Reply::body_after_retries) {
+            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            self.body = body.into();
+        }
+        self
+    }
+
     /// What went wrong, where something did.
     pub fn cause(&self) -> Option<Reply> {
         self.cause
@@ -119,9 +130,13 @@ impl Answer {
         if manner.grpc && !self.head.status.is_success() {
             self.turn_into_grpc();
         }
-        let Self { mut head, body, cause: _, outcome: _ } = self;
+        let Self { mut head, body, cause, outcome: _ } = self;
         let status = head.status;
         head.headers.remove(TRANSFER_ENCODING);
+        date(&mut head.headers);
+        if cause.is_some_and(Reply::closes) && matches!(down, Downstream::Http1(_)) {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
@@ -140,6 +155,7 @@ impl Answer {
         let Self { head, body, cause, outcome: _ } = self;
         let code = cause.map_or_else(|| reply::grpc_status(head.status), Reply::grpc_status);
         head.status = StatusCode::OK;
+        head.headers.remove(CONTENT_LENGTH);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         head.headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code)));
         let body = std::mem::take(body);
@@ -154,8 +170,9 @@ impl Answer {
 /// The answer to an HTTP/1 request whose head could not be taken.
 pub fn refusal(reply: Reply) -> (Parts, Bytes) {
     let Answer { mut head, body, cause: _, outcome: _ } = Answer::from(reply);
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    date(&mut head.headers);
     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     (head, body)
 }
 
@@ -172,14 +189,14 @@ fn escaped(text: &[u8]) -> String {
     })
 }
 
-/// A head of this moment (RFC 9110 6.6.1).
-fn head(status: StatusCode) -> Parts {
-    let (mut head, ()) = http::Response::new(()).into_parts();
-    head.status = status;
-    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
-        head.headers.insert(DATE, date);
+/// Says when a response was made, where it does not say that itself (RFC 9110 6.6.1). A header section that is full
+/// stays as it is.
+pub fn date(headers: &mut HeaderMap) {
+    if !headers.contains_key(DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        let _ = headers.try_insert(DATE, date);
     }
-    head
 }
 
 #[cfg(test)]

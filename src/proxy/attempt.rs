@@ -67,7 +67,7 @@ impl Tries<'_> {
                     }
                     return Ok(status);
                 }
-                Err(Failed::Ended(ended)) => return Err(ended),
+                Err(Failed::Ended(ended)) => return Err(self.told_of_retries(ended)),
                 Err(Failed::Again(cause)) => cause,
             };
             let Some(pause) = self.retries.next(cause) else {
@@ -75,7 +75,7 @@ impl Tries<'_> {
                     self.cluster.stats().mine().retry_limit.inc();
                     self.notes.flag(Flag::UpstreamRetryLimitExceeded);
                 }
-                return Err(cause.reply().into());
+                return Err(self.told_of_retries(cause.reply().into()));
             };
             self.notes.unsay();
             if !pause.is_zero() {
@@ -86,6 +86,13 @@ impl Tries<'_> {
             self.cluster.stats().retried();
             again = true;
             self.choice.fresh = cause == Cause::Stale;
+        }
+    }
+
+    fn told_of_retries(&self, ended: Ended) -> Ended {
+        match ended {
+            Ended::Answer(answer) if self.retries.made() > 0 => answer.retried().into(),
+            ended => ended,
         }
     }
 
@@ -145,7 +152,7 @@ impl Tries<'_> {
             Err(Broken::Again(cause)) => cause,
         };
         self.choice.failed = Some(active.endpoint().address.clone());
-        if again && self.recording.is_whole() {
+        if (again || self.retries.were_made()) && self.recording.is_whole() {
             return Err(Failed::Again(cause));
         }
         Err(cause.reply().into())

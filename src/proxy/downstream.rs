@@ -1,7 +1,7 @@
 //! The client's side of one exchange, over HTTP/1 or HTTP/2.
 
 use super::alarm::Alarm;
-use crate::http1::{Decoder, Framing, RequestHead, write_response};
+use crate::http1::{BadBody, Decoder, Framing, RequestHead, write_response};
 use crate::wire::Wire;
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -37,6 +37,10 @@ pub struct Http1 {
     framing: Framing,
     /// Whether the connection may serve another request.
     pub(super) keep: bool,
+    /// Whether the request's body cannot be understood.
+    malformed: bool,
+    /// Whether the response has begun.
+    answered: bool,
 }
 
 /// Over HTTP/2.
@@ -58,6 +62,8 @@ impl Downstream {
             body: Decoder::Done,
             framing: Framing::None,
             keep: true,
+            malformed: false,
+            answered: false,
         }))
     }
 
@@ -191,6 +197,11 @@ impl Downstream {
         }
     }
 
+    /// Whether the client can be told that its request's body cannot be understood.
+    pub fn can_be_refused(&self) -> bool {
+        matches!(self, Self::Http1(http1) if http1.malformed && !http1.answered)
+    }
+
     /// Says that the connection ends after this exchange.
     pub fn close_after(&mut self) {
         if let Self::Http1(http1) = self {
@@ -205,6 +216,7 @@ impl Http1 {
         let RequestHead { parts, body, keep } = head;
         (self.version, self.method, self.body, self.keep) = (parts.version, parts.method.clone(), body, keep);
         self.framing = Framing::None;
+        (self.malformed, self.answered) = (false, false);
         parts
     }
 
@@ -215,8 +227,13 @@ impl Http1 {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Gone>> {
         loop {
-            if let Some(piece) = self.body.decode(self.wire.inbox()).map_err(|_| Gone)? {
-                return Poll::Ready(Ok(piece));
+            match self.body.decode(self.wire.inbox()) {
+                Ok(Some(piece)) => return Poll::Ready(Ok(piece)),
+                Ok(None) => {}
+                Err(BadBody) => {
+                    self.malformed = true;
+                    return Poll::Ready(Err(Gone));
+                }
             }
             match ready!(self.wire.poll_fill(cx, self.body.expected())) {
                 Ok(0) if self.body == Decoder::UntilClose => return Poll::Ready(Ok(Piece::End)),
@@ -238,6 +255,7 @@ impl Http1 {
     }
 
     fn send_head(&mut self, mut head: response::Parts, end: bool) {
+        self.answered = true;
         let bodiless = end && self.method != Method::HEAD;
         self.framing = Framing::of_response(&mut head, &self.method, self.version, bodiless);
         self.keep &= self.framing != Framing::UntilClose;

@@ -88,6 +88,10 @@ pub async fn serve(
             outcome = answer.outcome();
             exchange.answer(*answer, down, manner).await
         }
+        Err(Ended::Gone) if down.can_be_refused() => {
+            outcome = Reply::BadRequest.into();
+            exchange.answer(Reply::BadRequest.into(), down, manner).await
+        }
         Err(Ended::Gone) => {
             outcome = Outcome::CLIENT_GONE;
             Err(Gone)
@@ -161,6 +165,7 @@ impl Exchange<'_> {
                 session: rule.session.as_deref(),
                 kept: kept.as_ref().map(|active| active.endpoint().address.clone()),
                 secure: self.connection.server_name.is_some(),
+                since: self.connection.gateway.habits.envoy_headers.then_some(self.started),
             },
             clock,
             limit: rule.timeouts.backend_request.or(None),
@@ -231,7 +236,15 @@ impl Exchange<'_> {
             // Whoever reads of it wants to know who it was, and by which name it was answered.
             Err(_) => drop(self.introduced(head.clone(), asked)),
         }
-        Ok((found?, self.introduced(head, asked)))
+        let found = found?;
+        let mut head = self.introduced(head, asked);
+        if self.connection.gateway.habits.envoy_headers {
+            let (Connection { peer, gateway, .. }, rule) = (self.connection, found.rule);
+            let stranger = gateway.trusted_hops == 0 && !gateway.trusts(peer.ip());
+            let timeout = rule.timeouts.backend_request.or(self.limit(rule));
+            forwarded::tell_upstream(&mut head.headers, timeout, stranger.then_some(peer.ip()));
+        }
+        Ok((found, head))
     }
 
     /// The request with what is known of its client.
@@ -254,6 +267,9 @@ impl Exchange<'_> {
             self.connection.stats.replied(reply);
             if reply.closes() {
                 down.close_after();
+            }
+            if reply == Reply::Overflow && self.connection.gateway.habits.envoy_headers {
+                forwarded::tell_overload(&mut answer.head.headers);
             }
         } else if answer.head.status.is_redirection() {
             self.connection.stats.mine().rq_redirect.inc();

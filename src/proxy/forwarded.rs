@@ -6,12 +6,17 @@ use http::header::{
     TRAILER, TRANSFER_ENCODING,
 };
 use std::net::IpAddr;
+use std::time::Duration;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const X_ENVOY_EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const X_ENVOY_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// What a field is to a gateway.
@@ -164,6 +169,30 @@ fn restrict_te(headers: &mut HeaderMap) {
     }
 }
 
+/// Tells an upstream how long it is waited for, and the address of a client that nobody speaks for.
+pub fn tell_upstream(headers: &mut HeaderMap, timeout: Option<Duration>, client: Option<IpAddr>) {
+    if let Some(timeout) = timeout {
+        headers.insert(X_ENVOY_EXPECTED_TIMEOUT, milliseconds(timeout));
+    }
+    if let Some(Ok(client)) = client.map(|client| HeaderValue::try_from(client.to_string())) {
+        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, client);
+    }
+}
+
+/// Tells a client how long the upstream took.
+pub fn tell_service_time(headers: &mut HeaderMap, took: Duration) {
+    let _ = headers.try_insert(X_ENVOY_SERVICE_TIME, milliseconds(took));
+}
+
+/// Tells a client that it was not served because there were too many.
+pub fn tell_overload(headers: &mut HeaderMap) {
+    headers.insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+}
+
+fn milliseconds(duration: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Removes from a response what ends at this hop.
 pub fn remove_hop_by_hop_response(headers: &mut HeaderMap) {
     remove(headers, |kind| kind == Kind::Hop);
@@ -200,6 +229,7 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 mod tests {
     use super::*;
     use crate::config::Limits;
+    use crate::proxy::Habits;
     use crate::routing::GatewayId;
 
     fn gateway(trusted_hops: u8, trusted: &[&str]) -> Gateway {
@@ -208,6 +238,7 @@ mod tests {
             name: "external".into(),
             trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
             trusted_hops,
+            habits: Habits::default(),
             limits: Limits::default(),
         }
     }

@@ -2,12 +2,12 @@
 
 use super::downstream::{Downstream, Http1};
 use super::notes::Notes;
-use super::{Connection, Worker, answer, drained, exchange, http2};
+use super::{Connection, Gateway, Worker, answer, drained, exchange, http2};
 use crate::config::Limits;
 use crate::http1::{BadRequest, RequestHead, request_end, write_response};
 use crate::reply::Reply;
 use crate::wire::Wire;
-use http::request;
+use http::{Version, request};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -143,7 +143,7 @@ async fn next_head(
             if first && connection.server_name.is_none() && read.starts_with(PREFACE) {
                 return Err(NoHead::Http2);
             }
-            return take_head(http1, end, limits);
+            return take_head(http1, end, &connection.gateway);
         }
         check_so_far(read, looked_at, limits)?;
         // The end may be cut in two.
@@ -202,12 +202,17 @@ fn has_bare_lf(read: &[u8], from: usize) -> bool {
         .any(|at| !matches!((from + at).checked_sub(1), Some(before) if read[before] == b'\r'))
 }
 
-fn take_head(http1: &mut Http1, end: usize, limits: &Limits) -> Result<request::Parts, NoHead> {
+fn take_head(http1: &mut Http1, end: usize, gateway: &Gateway) -> Result<request::Parts, NoHead> {
+    let Gateway { limits, habits, .. } = gateway;
     if end > limits.head_bytes as usize {
         return Err(Reply::HeadTooLarge.into());
     }
     let head = http1.wire.inbox().split_to(end).freeze();
-    Ok(http1.begin(RequestHead::parse(&head, limits.head_fields as usize)?))
+    let head = RequestHead::parse(&head, limits.head_fields as usize)?;
+    if head.parts.version == Version::HTTP_10 && !habits.http10 {
+        return Err(Reply::UnsupportedVersion.into());
+    }
+    Ok(http1.begin(head))
 }
 
 /// Answers a head that could not be taken.

@@ -62,7 +62,23 @@ pub struct Gateway {
     pub trusted_proxies: Vec<IpNet>,
     /// How many of the last addresses in `X-Forwarded-For` are believed, whoever sends them.
     pub trusted_hops: u8,
+    pub habits: Habits,
     pub limits: Limits,
+}
+
+/// How a gateway deals with clients and backends, where Envoy Gateway lets its users choose, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Habits {
+    /// HTTP/1.0 is served and not told to upgrade.
+    pub http10: bool,
+    /// Both sides are told in `x-envoy-*` fields what Envoy would tell them.
+    pub envoy_headers: bool,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self { http10: true, envoy_headers: false }
+    }
 }
 
 impl Gateway {
@@ -113,19 +129,24 @@ pub struct Worker {
     draining: Rc<Cell<bool>>,
     /// Copies of requests that are on their way to mirrors.
     mirroring: Rc<Cell<usize>>,
-    /// Turns true when the process begins to drain.
+    /// True while clients are told to go elsewhere.
     announced: watch::Receiver<bool>,
 }
 
 impl Worker {
-    /// A worker without connections, which announces their end when `announced` turns true. Must run in a
+    /// A worker without connections, which announces their end while `announced` is true. Must run in a
     /// `LocalSet`.
     pub fn new(live: Arc<Live>, limits: &Limits, announced: watch::Receiver<bool>) -> Rc<Self> {
         let draining = Rc::new(Cell::new(false));
-        let (told, drain) = (Rc::clone(&draining), drained(announced.clone()));
+        let (told, mut news) = (Rc::clone(&draining), announced.clone());
         tokio::task::spawn_local(async move {
-            drain.await;
-            told.set(true);
+            loop {
+                told.set(*news.borrow_and_update());
+                if news.changed().await.is_err() {
+                    // Nobody is left to take it back.
+                    return told.set(true);
+                }
+            }
         });
         let pool = Pool::new(limits.upstream_idle_timeout, limits.head_bytes as usize);
         Rc::new(Self { live, pool, draining, mirroring: Rc::default(), announced })

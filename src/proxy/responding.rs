@@ -1,11 +1,12 @@
 //! The response's head as the client gets it: hop-by-hop fields gone, filters applied.
 
-use super::{forwarded, kept};
+use super::{answer, forwarded, kept};
 use crate::filter::{Filters, Grant};
 use crate::routing::Session;
 use crate::upstream::Address;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::{StatusCode, response};
+use tokio::time::Instant;
 
 /// What is done to a response.
 pub struct Responding<'a> {
@@ -19,6 +20,8 @@ pub struct Responding<'a> {
     pub kept: Option<Address>,
     /// Whether the client came over TLS.
     pub secure: bool,
+    /// When the request came, where the client is to be told how long the upstream took.
+    pub since: Option<Instant>,
 }
 
 impl Responding<'_> {
@@ -29,6 +32,9 @@ impl Responding<'_> {
             _ => None,
         };
         forwarded::remove_hop_by_hop_response(&mut head.headers);
+        if let Some(since) = self.since {
+            forwarded::tell_service_time(&mut head.headers, since.elapsed());
+        }
         for filters in self.filters {
             if let Some(edits) = &filters.response_headers {
                 edits.apply(&mut head.headers);
@@ -48,6 +54,7 @@ impl Responding<'_> {
         if let Some(grant) = self.grant {
             grant.apply(&mut head.headers);
         }
+        answer::date(&mut head.headers);
         if let Some(upgrade) = upgrade {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, upgrade);

@@ -59,6 +59,11 @@ impl<'a> Retries<'a> {
         self.were_made() && self.policy.is_some_and(|policy| policy.codes().contains(&code))
     }
 
+    /// How many of the rule's tries were made beyond the first.
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
     /// Whether a response with this code is not given to the client.
     pub fn replace(&self, code: StatusCode) -> bool {
         self.are_left() && self.policy.is_some_and(|policy| policy.codes().contains(&code))

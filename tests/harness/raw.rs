@@ -120,6 +120,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.unread.split_to(count).to_vec()
     }
 
+    /// So many bytes, or fewer when the other side closes before.
+    pub async fn upto(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count && self.fill().await.unwrap_or(0) > 0 {}
+        let there = self.unread.len().min(count);
+        self.unread.split_to(there).to_vec()
+    }
+
     async fn fill(&mut self) -> io::Result<usize> {
         let before = self.unread.len();
         let count = self.stream.read_buf(&mut self.unread).await?;

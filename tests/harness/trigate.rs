@@ -24,6 +24,9 @@ pub struct Builder {
     folder: TempDir,
     authority: Authority,
     default_gateways: bool,
+    /// What stands in place of `run`.
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// The sockets of one gateway.
@@ -79,7 +82,21 @@ impl Builder {
             folder,
             authority: Authority::new(),
             default_gateways: true,
+            arguments: vec!["run".to_owned()],
+            environment: Vec::new(),
         }
+    }
+
+    /// Starts it with these arguments, beside that for its configuration, and without a command.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Sets a key of `proxy.toml`, `limits.idle_timeout`.
@@ -166,10 +183,12 @@ impl Builder {
         fs::write(&config, text).expect("the folder is ours");
         let binary = std::env::var_os("TRIGATE").unwrap_or_else(|| env!("CARGO_BIN_EXE_trigate").into());
         let mut child = Command::new(binary)
-            .args(["run", "--config"])
+            .args(&self.arguments)
+            .arg("--config")
             .arg(&config)
             .current_dir(self.folder.path())
             .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -12,7 +12,7 @@ use trigate::config::{Limits, ProxyProtocol, SessionTickets};
 use trigate::host::HostPattern;
 use trigate::listener::{SocketOptions, Workers};
 use trigate::live::{Live, Revision};
-use trigate::proxy::{Connection, Gateway};
+use trigate::proxy::{Connection, Gateway, Habits};
 use trigate::routing::{GatewayId, RoutingTable, SocketId, Transport};
 use trigate::telemetry::{HttpStats, ListenerStats, Observers};
 use trigate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
@@ -126,7 +126,14 @@ impl Rig {
 pub fn options(setup: Setup) -> SocketOptions {
     let Setup { workers: _, tls, proxy_protocol, trusted, limits } = setup;
     let name = "external".to_owned();
-    let gateway = Gateway { id: SOCKET.gateway, name, trusted_proxies: trusted, trusted_hops: 0, limits };
+    let gateway = Gateway {
+        id: SOCKET.gateway,
+        name,
+        trusted_proxies: trusted,
+        trusted_hops: 0,
+        habits: Habits::default(),
+        limits,
+    };
     SocketOptions {
         id: SOCKET,
         tls,
