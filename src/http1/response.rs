@@ -57,8 +57,11 @@ impl Head {
                 return Err("its response has too many header fields");
             }
         }
-        let body = body(&headers, method, status)?;
-        let keep = body != Decoder::UntilClose && keeps(&headers, version);
+        let body = body(&mut headers, method, status)?;
+        // A 204 has no body; one that promises it may send it all the same, before the next response.
+        let odd =
+            status == StatusCode::NO_CONTENT && headers.get(CONTENT_LENGTH).is_some_and(|one| one != "0");
+        let keep = body != Decoder::UntilClose && !odd && keeps(&headers, version);
         let kept_for = headers.get(KEEP_ALIVE).and_then(|value| kept_for(value.to_str().ok()?));
         let (mut parts, ()) = Response::new(()).into_parts();
         (parts.status, parts.version, parts.headers) = (status, version, headers);
@@ -79,15 +82,23 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), &'static str> {
 }
 
 /// RFC 9112 6.3.
-fn body(headers: &HeaderMap, method: &Method, status: StatusCode) -> Result<Decoder, &'static str> {
+fn body(headers: &mut HeaderMap, method: &Method, status: StatusCode) -> Result<Decoder, &'static str> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let mut promised = None;
+    let mut times = 0;
     while let Some(one) = lengths.next().map(|value| length(value.as_bytes())) {
         let one = one.ok_or("its content-length is no number")?;
         if promised.is_some_and(|other| other != one) {
             return Err("its response has two different lengths");
         }
         promised = Some(one);
+        times += 1;
+    }
+    if times > 1
+        && let Some(one) = headers.get(CONTENT_LENGTH).cloned()
+    {
+        // Told once to the client, who may refuse what says it twice (RFC 9110 8.6).
+        headers.insert(CONTENT_LENGTH, one);
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next();
@@ -158,6 +169,9 @@ mod tests {
             ("HTTP/1.1 200 \r\nTransfer-Encoding: Chunked\r\n\r\n", &get, Decoder::chunked(), true),
             ("HTTP/1.1 200 OK\r\n\r\n", &get, Decoder::UntilClose, false),
             ("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n", &get, Decoder::Done, false),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", &get, Decoder::Done, true),
+            // What it promises would stand before the next response.
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", &get, Decoder::Done, false),
             ("HTTP/1.0 304 Not Modified\r\ncontent-length: 7\r\n\r\n", &get, Decoder::Done, false),
             (
                 "HTTP/1.0 200 OK\nconnection: keep-alive\ncontent-length: 0\n\n",
@@ -177,6 +191,9 @@ mod tests {
             let got = parse(text, method).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((got.body, got.keep), (body, keep), "{text}");
         }
+        let twice =
+            parse("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", &get).expect("valid");
+        assert_eq!(twice.parts.headers.get_all(CONTENT_LENGTH).iter().count(), 1);
         let old = parse("HTTP/1.1 200 OK\r\nX-Old : y\r\n\r\n", &get).expect("valid");
         assert_eq!(old.parts.headers["x-old"], "y");
     }

@@ -218,8 +218,14 @@ fn is_well_formed(head: &Parts, most_fields: usize) -> bool {
         .uri
         .path_and_query()
         .is_none_or(|target| target.as_str().bytes().all(|byte| byte > b' ' && byte != 0x7f && byte != b'#'));
-    let names = head.headers.keys().all(|name| !name.as_str().contains('_'));
-    one_host && second.is_none() && lengths <= 1 && path && names && head.headers.len() <= most_fields
+    let fields =
+        head.headers.iter().all(|(name, value)| !name.as_str().contains('_') && is_trimmed(value.as_bytes()));
+    one_host && second.is_none() && lengths <= 1 && path && fields && head.headers.len() <= most_fields
+}
+
+/// RFC 9113 8.2.1: no blank at either end. Over HTTP/1 it would be gone, and another value.
+fn is_trimmed(value: &[u8]) -> bool {
+    !matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 fn refuse(mut respond: SendResponse<Bytes>, stats: &HttpStats) {

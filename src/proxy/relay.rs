@@ -11,6 +11,10 @@ use crate::upstream::{Active, Closed, Event, Upstream, UpstreamError};
 use bytes::Bytes;
 use http::{StatusCode, response};
 
+/// So many 1xx responses may precede a response: a client gains nothing from more, and an upstream that sends them
+/// for ever would keep an exchange alive that nothing ends.
+const MOST_INTERIM: u32 = 32;
+
 /// How relaying ended without a whole response.
 pub enum Broken {
     /// The upstream failed before its response began.
@@ -38,6 +42,7 @@ impl Tries<'_> {
         let mut status = None;
         let http = self.http;
         let mut _tunnel = None;
+        let mut interim = 0;
         loop {
             match pump::step(down, up, &mut reading, self.clock).await {
                 Step::Piece(piece) => {
@@ -55,7 +60,10 @@ impl Tries<'_> {
                         return Ok(status);
                     }
                 }
-                Step::Event(Event::Informational(head)) => down.send_informational(head).await?,
+                Step::Event(Event::Informational(head)) => {
+                    interim = one_more(interim)?;
+                    down.send_informational(head).await?;
+                }
                 Step::Event(Event::Head(head, end)) => {
                     self.notes.answered();
                     self.accept(&head, reading)?;
@@ -193,6 +201,13 @@ async fn give(down: &mut Downstream, event: Event, notes: &mut Notes) -> Result<
         }
         Event::End => down.send_body(Bytes::new(), true).await.map(|()| true),
     }
+}
+
+fn one_more(interim: u32) -> Result<u32, Broken> {
+    if interim == MOST_INTERIM {
+        return Err(Broken::Before(UpstreamError::Protocol("too many 1xx responses".into())));
+    }
+    Ok(interim + 1)
 }
 
 async fn finish(down: &mut Downstream, status: Option<StatusCode>) -> Result<StatusCode, Broken> {

@@ -16,7 +16,7 @@ pub fn host(authority: &str) -> Result<Cow<'_, str>, Reply> {
     } else {
         host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     };
-    if !plain || host.len() > 255 || !port.bytes().all(|b| b.is_ascii_digit()) || port.len() > 5 {
+    if !plain || host.len() > 255 || !is_port(port) {
         return Err(Reply::BadRequest);
     }
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -25,6 +25,11 @@ pub fn host(authority: &str) -> Result<Cow<'_, str>, Reply> {
     } else {
         host.into()
     })
+}
+
+/// `*DIGIT`, of which there are no more than ports.
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && (text.is_empty() || text.parse::<u16>().is_ok())
 }
 
 fn split_port(authority: &str) -> Result<(&str, &str), Reply> {
@@ -191,6 +196,9 @@ mod tests {
             ("a test", Err(Reply::BadRequest)),
             ("[::1", Err(Reply::BadRequest)),
             ("a.test:x", Err(Reply::BadRequest)),
+            ("a.test:+80", Err(Reply::BadRequest)),
+            ("a.test:65535", Ok("a.test")),
+            ("a.test:65536", Err(Reply::BadRequest)),
             ("a,b", Err(Reply::BadRequest)),
         ] {
             assert_eq!(host(text).as_deref().map_err(|reply| *reply), want, "{text}");
