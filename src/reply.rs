@@ -37,6 +37,10 @@ pub enum Reply {
     UpstreamTimeout,
     /// The request is malformed or ambiguous.
     BadRequest,
+    /// The request does not say whom it asks (RFC 9112 3.2).
+    NoHost,
+    /// The path has an escape that is none, an escaped NUL, or a fragment.
+    BadPath,
     /// The external authorizer refused the request, or could not be asked.
     Denied,
     /// The client did not send its request in time.
@@ -69,7 +73,7 @@ impl Reply {
             | Self::UpstreamReset => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::NoHost | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::Denied => StatusCode::FORBIDDEN,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -89,6 +93,8 @@ impl Reply {
             | Self::NoBackend
             | Self::BrokenRule
             | Self::Denied
+            | Self::NoHost
+            | Self::BadPath
             | Self::EscapedSlash => "",
             Self::NoEndpoint => "no healthy upstream",
             Self::Overflow => {
@@ -141,6 +147,8 @@ impl Reply {
         matches!(
             self,
             Self::BadRequest
+                | Self::NoHost
+                | Self::BadPath
                 | Self::RequestTimeout
                 | Self::HeadTooLarge
                 | Self::BodyTooLarge

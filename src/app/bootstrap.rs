@@ -15,7 +15,7 @@ pub struct Bootstrap {
     #[serde(alias = "dynamicResources")]
     dynamic_resources: Option<serde_json::Value>,
     #[serde(alias = "overloadManager")]
-    overload_manager: OverloadManager,
+    overload_manager: Overload,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,7 +48,7 @@ struct SocketAddress {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct OverloadManager {
+struct Overload {
     #[serde(alias = "resourceMonitors")]
     resource_monitors: Vec<Monitor>,
 }
@@ -143,7 +143,7 @@ static_resources:
   listeners:
   - name: envoy-gateway-proxy-stats-0.0.0.0-19001
     address: {socketAddress: {address: '0.0.0.0', portValue: 29001, protocol: TCP}}
-    bypassOverloadManager: true
+    bypassOverload: true
   clusters: [{name: prometheus_stats}]
 overload_manager:
   refresh_interval: 0.25s

@@ -26,6 +26,10 @@ pub struct Head {
 pub enum BadRequest {
     /// It is no head, or two parsers may read it differently.
     Malformed,
+    /// Nobody is asked.
+    NoHost,
+    /// The target has a fragment, which is not for servers (RFC 9110 4.2.5).
+    Fragment,
     /// It has more fields than it may have.
     TooManyFields,
     /// HTTP, but neither 1.0 nor 1.1.
@@ -100,8 +104,11 @@ impl Seen {
     fn conclude(self, version: Version) -> Result<(Decoder, bool), BadRequest> {
         let old = version == Version::HTTP_10;
         let framed_twice = self.length.is_some() && self.chunked;
-        if framed_twice || (self.chunked && old) || !(self.host || old) {
+        if framed_twice || (self.chunked && old) {
             return Err(BadRequest::Malformed);
+        }
+        if !(self.host || old) {
+            return Err(BadRequest::NoHost);
         }
         let body = match (self.chunked, self.length) {
             (true, _) => Decoder::chunked(),
@@ -144,13 +151,16 @@ fn start_line(head: &Bytes, line: &[u8]) -> Result<(Method, Uri, Version), BadRe
         }
         _ => return Err(BadRequest::Malformed),
     };
+    if target.contains(&b'#') {
+        return Err(BadRequest::Fragment);
+    }
     let uri = target_uri(head, &method, target).ok_or(BadRequest::Malformed)?;
     Ok((method, uri, version))
 }
 
 /// The target in one of the forms that RFC 9112 3.2 knows.
 fn target_uri(head: &Bytes, method: &Method, target: &[u8]) -> Option<Uri> {
-    if target.is_empty() || !target.iter().all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#') {
+    if target.is_empty() || !target.iter().all(|&byte| byte > b' ' && byte != 0x7f) {
         return None;
     }
     std::str::from_utf8(target).ok()?;
@@ -204,13 +214,13 @@ mod tests {
 
     #[test]
     fn what_two_parsers_may_read_differently_is_refused() {
-        use BadRequest::{Coding, Malformed, Version};
+        use BadRequest::{Coding, Fragment, Malformed, NoHost, Version};
         for (head, want) in [
-            ("GET / HTTP/1.1\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\n\r\n", NoHost),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
             ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
             ("GET /a\0 HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
-            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Fragment),
             ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", Malformed),

@@ -176,8 +176,7 @@ impl Exchange<'_> {
             notes: &mut self.notes,
         };
         let result = tries.run(head, down).await;
-        self.count(cluster, &result);
-        result
+        self.counted(cluster, result)
     }
 
     /// Changes the request as the filters say. Returns where it goes.
@@ -200,14 +199,15 @@ impl Exchange<'_> {
     }
 
     /// Counts how a cluster's request ended.
-    fn count(&self, cluster: &Cluster, result: &Result<StatusCode, Ended>) {
-        match result {
+    fn counted(&self, cluster: &Cluster, result: Result<StatusCode, Ended>) -> Result<StatusCode, Ended> {
+        match &result {
             Ok(status) => cluster.stats().request_ended(Some(status.as_u16()), self.started.elapsed()),
             Err(Ended::Answer(answer)) => cluster.stats().request_replied(answer.head.status.as_u16()),
             Err(Ended::Gone | Ended::BrokenOff) => {
                 cluster.stats().request_ended(None, self.started.elapsed());
             }
         }
+        result
     }
 
     /// What is asked for. A certificate authority that wants to see whether a name is ours is answered here, before

@@ -30,6 +30,8 @@ impl From<BadRequest> for Reply {
     fn from(bad: BadRequest) -> Self {
         match bad {
             BadRequest::Malformed => Self::BadRequest,
+            BadRequest::NoHost => Self::NoHost,
+            BadRequest::Fragment => Self::BadPath,
             BadRequest::TooManyFields => Self::HeadTooLarge,
             BadRequest::Version => Self::UnsupportedVersion,
             BadRequest::Coding => Self::UnknownTransferCoding,

@@ -44,7 +44,7 @@ fn split_port(authority: &str) -> Result<(&str, &str), Reply> {
 /// gone (RFC 3986 6.2.2, Envoy's `normalize_path` and `merge_slashes`).
 ///
 /// # Errors
-/// [`Reply::BadRequest`] for an escaped NUL, [`Reply::EscapedSlash`] for an escaped slash or backslash, which
+/// [`Reply::BadPath`] for an escaped NUL or an escape that is none, [`Reply::EscapedSlash`] for an escaped slash or backslash, which
 /// upstreams take for one thing or the other.
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, Reply> {
     if is_plain(path.as_bytes()) {
@@ -83,7 +83,7 @@ fn unescape(path: &str) -> Result<String, Reply> {
         let byte = tail.get(1..3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
         let digits = tail.as_bytes().get(1..3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
         match byte.filter(|_| digits) {
-            Some(0) | None => return Err(Reply::BadRequest),
+            Some(0) | None => return Err(Reply::BadPath),
             Some(b'/' | b'\\') => return Err(Reply::EscapedSlash),
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(byte.into()),
             Some(_) => out.push_str(&tail[..3]),
@@ -163,10 +163,10 @@ mod tests {
         for (path, want) in [
             ("/a%2fb", Reply::EscapedSlash),
             ("/a%5Cb", Reply::EscapedSlash),
-            ("/a%00", Reply::BadRequest),
-            ("/a%", Reply::BadRequest),
-            ("/a%zz", Reply::BadRequest),
-            ("/a%+1", Reply::BadRequest),
+            ("/a%00", Reply::BadPath),
+            ("/a%", Reply::BadPath),
+            ("/a%zz", Reply::BadPath),
+            ("/a%+1", Reply::BadPath),
         ] {
             assert_eq!(normalise(path), Err(want), "{path}");
         }

@@ -96,7 +96,8 @@ impl From<Reply> for Outcome {
             Reply::Denied => Self::new(Flag::UnauthorizedExternalService, "ext_authz_denied"),
             Reply::RequestTimeout => Self::unflagged("request_header_timeout"),
             Reply::BodyTooLarge => Self::unflagged("request_payload_too_large"),
-            Reply::EscapedSlash => Self::unflagged("path_normalization_failed"),
+            Reply::NoHost => Self::unflagged("missing_host_header"),
+            Reply::BadPath | Reply::EscapedSlash => Self::unflagged("path_normalization_failed"),
         }
     }
 }

@@ -156,7 +156,9 @@ impl HttpStats {
             Reply::BodyTooLarge => mine.rq_too_large.inc(),
             Reply::EscapedSlash => mine.rq_redirected_with_normalized_path.inc(),
             // Faults of upstreams, authorizers among them, are counted with their cluster.
-            Reply::Denied
+            Reply::NoHost
+            | Reply::BadPath
+            | Reply::Denied
             | Reply::NoEndpoint
             | Reply::Overflow
             | Reply::ConnectFailed

@@ -1,15 +1,17 @@
-//! What both answer by themselves over HTTP/1, by bytes: the status line, the fields in their order, the body.
+//! What both answer by themselves over HTTP/1, by bytes: the status line, the fields in their order, the body; and the
+//! response flags that both log.
 //!
 //! Over HTTP/2 fields have no order that anybody sees; the other test of this folder compares those answers.
 
 use crate::cases::replies;
-use crate::envoy::Envoy;
+use crate::envoy::{Envoy, LINE};
 use crate::harness::raw::Raw;
-use crate::harness::soon;
 use crate::harness::trigate::Builder;
+use crate::harness::{eventually, soon};
 use crate::{Backends, HOST, objects};
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// A request as bytes.
 struct Asking {
@@ -69,6 +71,9 @@ fn malformed() -> Vec<Asking> {
     bad_chunk.bytes.extend(b"zz\r\n");
     vec![
         asking("another host", "GET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n"),
+        asking("no host", "GET /there HTTP/1.1\r\n\r\n"),
+        get("/there%00"),
+        get("/there#a"),
         asking("an empty host", "GET /there HTTP/1.1\r\nHost:\r\n\r\n"),
         asking("HTTP/1.0", format!("GET /there HTTP/1.0\r\nHost: {HOST}\r\n\r\n")),
         asking("HTTP/0.9", "GET /there\r\n\r\n"),
@@ -138,6 +143,13 @@ async fn heard(address: SocketAddr, asking: &Asking) -> String {
     text + "\n" + &String::from_utf8_lossy(&body)
 }
 
+/// The line of the access log about the request with this number.
+async fn logged(log: &Path, number: usize, asking: &Asking) -> String {
+    let what = format!("a line about {:.60} in {}", asking.name, log.display());
+    let line = || async { std::fs::read_to_string(log).ok()?.lines().nth(number).map(str::to_owned) };
+    "logged: ".to_owned() + &eventually(&what, line).await.0
+}
+
 #[tokio::test]
 async fn local_replies_are_the_same_to_the_byte() {
     let backends = Backends::start().await;
@@ -147,15 +159,21 @@ async fn local_replies_are_the_same_to_the_byte() {
         return;
     };
     // As Envoy Gateway sets its Envoy.
-    let trigate = Builder::new()
+    let builder = Builder::new();
+    let logs = [envoy.access_log(), builder.path("access.log")];
+    let trigate = builder
         .set("gateways.external.accept_http10", false)
+        .set("access_log.enabled", true)
+        .set("access_log.path", logs[1].display().to_string())
+        .set("access_log.text", LINE)
         .with_all(objects(&cases, &backends))
         .start()
         .await;
     let mut differences = Vec::new();
-    for asking in failures().iter().chain(&malformed()) {
-        let theirs = heard(envoy.address, asking).await;
-        let ours = heard(trigate.external.http, asking).await;
+    for (number, asking) in failures().iter().chain(&malformed()).enumerate() {
+        let theirs = heard(envoy.address, asking).await + "\n" + &logged(&logs[0], number, asking).await;
+        let ours =
+            heard(trigate.external.http, asking).await + "\n" + &logged(&logs[1], number, asking).await;
         if theirs != ours {
             let name = &asking.name[..asking.name.len().min(60)];
             differences.push(format!("{name}\nEnvoy answers {theirs}\n\ntrigate answers {ours}\n"));
