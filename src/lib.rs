@@ -7,19 +7,19 @@
 //! ```text
 //!                  CONTROL PATH   (one task; may allocate, may be slow)
 //!  source ──▶ Snapshot ────────▶┌──────────── compile: pure, total ────────────┐
-//!  (files)    (what users wrote,│ gateways ▸ attach ▸ rules ▸ filters ▸        │
-//!              debounced)       │ backends ▸ certificates                      │
-//!                               └──────┬──────────────────────────┬────────────┘
-//!                                      │ RoutingTable             │ Diagnostics
-//!                                      │ ClusterSpecs, TLS        ▼
-//!                                      ▼                          log, `trigate check`
+//!  files,     (what users wrote,│ gateways ▸ attach ▸ rules ▸ filters ▸        │
+//!  kubernetes  debounced)       │ backends ▸ certificates                      │
+//!     ▲                         └──────┬──────────────────────────┬────────────┘
+//!     │ acme: orders                   │ RoutingTable             │ Diagnostics, reports
+//!     │ certificates                   │ ClusterSpecs, TLS        ▼
+//!                                      ▼                          log, `trigate check`, status (the leader writes)
 //!                               control: reconcile living clusters and sockets, install
 //!  ════════════════════════════ live: ArcSwap<Revision> ════════════════════════════════
 //!                  DATA PATH      (all cores; no lock, no label look-up, no Kubernetes)
 //!  client ▶ listener (accept, PROXY protocol) ▶ tls (SNI) ▶ proxy: route ▸ filters ▸ forward ▶ client
-//!                                                │                    │
-//!                                                └ Reply (404, …)     └ upstream: balance, pool, retry
-//!                  OBSERVERS      telemetry: Envoy's metrics · admin: stats, ready, dump
+//!                  │                             │                    │
+//!                  └ l4: TCP, TLS, UDP routes    └ Reply (404, …)     └ upstream: balance, pool, retry
+//!                  OBSERVERS      telemetry: Envoy's metrics, access logs, spans · admin: stats, ready, dump
 //! ```
 //!
 //! # Three vocabularies, two borders
@@ -74,7 +74,6 @@
 //!   the first default wins.
 //! - **Certificates in files are Secrets.** [`config::CertificateFiles`] gives a pair of PEM files the name of a
 //!   Secret, so that listeners refer to both in the same way and both are replaced live in the same way.
-//!
 //! - **Orders write, the source reads.** [`acme`] puts a certificate where the source looks for certificates
 //!   anyway (a folder, or a Secret), so what was ordered is replaced live as what an operator renews. The data path
 //!   knows of it only what an authority asks for while an order is pending: [`challenge`].
