@@ -2,25 +2,37 @@
 //!
 //! The PROXY header is read from here, and what follows it in the same segment is given to the next reader, be it
 //! TLS or HTTP.
+//!
+//! In the other direction the session tickets of TLS 1.3 wait for the first answer: they are of no use to the client
+//! before, and a system call and a segment of their own cost a twentieth of a connection.
 
 use bytes::{Buf, BytesMut};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Reads what was read ahead first, then the socket. Writes go straight to the socket.
+/// The type of TLS records that are encrypted. In a handshake of TLS 1.3 a server begins no write with one but for
+/// tickets, and for an alert when it fails.
+const ENCRYPTED: u8 = 23;
+/// More is not held back; a few tickets are smaller.
+const MAX_HELD: usize = 8 * 1024;
+
+/// Reads what was read ahead first, then the socket. Writes go straight to the socket, after what is held back.
 #[derive(Debug)]
 pub struct Inbound {
     tcp: TcpStream,
     ahead: BytesMut,
+    holds_tickets: bool,
+    held: BytesMut,
 }
 
 impl Inbound {
     /// Nothing is read ahead yet.
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, ahead: BytesMut::new() }
+        Self { tcp, ahead: BytesMut::new(), holds_tickets: false, held: BytesMut::new() }
     }
 
     /// What is read ahead.
@@ -49,6 +61,55 @@ impl Inbound {
         self.ahead = bytes;
     }
 
+    /// Holds back the tickets that the handshake writes at its end, or no more. What is held goes with the next write.
+    pub fn hold_tickets(&mut self, hold: bool) {
+        self.holds_tickets = hold;
+    }
+
+    /// Sends what is held back: after a handshake that failed it is the reason.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn send_held(&mut self) -> io::Result<()> {
+        self.hold_tickets(false);
+        poll_fn(|cx| self.poll_send(cx, &[])).await.map(drop)
+    }
+
+    /// Keeps a write for later if it is one to hold back.
+    fn hold(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
+        let first = bufs.iter().find_map(|buf| buf.first())?;
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if *first != ENCRYPTED || self.held.len() + length > MAX_HELD {
+            return None;
+        }
+        bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+        Some(length)
+    }
+
+    /// Writes after what is held back, and in one go with it.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        while !self.held.is_empty() {
+            let mut all = vec![IoSlice::new(&self.held)];
+            all.extend(bufs.iter().map(|buf| IoSlice::new(buf)));
+            let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, &all))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_held = written.min(self.held.len());
+            self.held.advance(of_held);
+            if self.held.is_empty() {
+                self.held = BytesMut::new();
+            }
+            if written > of_held {
+                return Poll::Ready(Ok(written - of_held));
+            }
+        }
+        if bufs.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+    }
+
     /// An idle connection holds no buffer.
     fn forget_empty(&mut self) {
         if self.ahead.is_empty() {
@@ -74,8 +135,8 @@ impl AsyncRead for Inbound {
 }
 
 impl AsyncWrite for Inbound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -83,7 +144,12 @@ impl AsyncWrite for Inbound {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        if self.holds_tickets
+            && let Some(held) = self.hold(bufs)
+        {
+            return Poll::Ready(Ok(held));
+        }
+        self.poll_send(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

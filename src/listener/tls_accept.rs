@@ -4,7 +4,7 @@ use super::inbound::Inbound;
 use crate::challenge::Challenges;
 use crate::live::Live;
 use crate::routing::SocketId;
-use crate::tls::{Refusal, ServerName, TlsEnd, TlsSocket};
+use crate::tls::{Carried, Refusal, ServerName, TlsEnd, TlsSocket};
 use bytes::BytesMut;
 use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor};
@@ -83,8 +83,22 @@ impl Greeted {
     /// # Errors
     /// The connection is of no use.
     pub async fn handshake(self, config: Arc<ServerConfig>) -> Result<TlsStream<Inbound>, HandshakeError> {
-        let Self { accepted, hello: Hello { stream, .. }, .. } = self;
-        Ok(StartHandshake::from_parts(accepted, stream).into_stream(config).await?)
+        let carries_http = matches!(self.end, TlsEnd::Here { carried: Carried::Http, .. });
+        let Self { accepted, hello: Hello { mut stream, .. }, .. } = self;
+        // Who carries bytes may have nothing to write for a long time.
+        stream.hold_tickets(carries_http);
+        let handshake = StartHandshake::from_parts(accepted, stream).into_stream(config);
+        match handshake.into_fallible().await {
+            Ok(mut stream) => {
+                stream.get_mut().0.hold_tickets(false);
+                Ok(stream)
+            }
+            Err((error, mut stream)) => {
+                // What is wrong with the handshake is worth more than what is wrong with telling it.
+                let _ = stream.send_held().await;
+                Err(error.into())
+            }
+        }
     }
 
     /// The connection as if nobody had read from it.

@@ -192,3 +192,23 @@ async fn with_insecure_fallback_everybody_is_let_in_and_only_valid_certificates_
         assert_eq!(seen.header("x-forwarded-client-cert").is_some(), told, "{seen:?}");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_is_not_let_in_is_told_why() {
+    use tokio::io::AsyncReadExt;
+    let upstream = Upstream::echo("app").await;
+    let (clients, strangers) = (Authority::new(), Authority::new());
+    let trigate = asking(&upstream, &clients, None).await;
+    for (config, why) in [
+        (trigate.authority.client(&[]), "CertificateRequired"),
+        // Both authorities have one name, so it is the signature that tells them apart.
+        (trigate.authority.client_showing(&strangers.leaf(&["client.test"])), "DecryptError"),
+    ] {
+        let stream = TcpStream::connect(trigate.external.https).await.expect("somebody listens");
+        let name = ServerName::try_from(HOST).expect("a name");
+        // With TLS 1.3 the client is done before its certificate is judged.
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("its half");
+        let error = stream.read(&mut [0; 1]).await.expect_err("it is refused");
+        assert!(error.to_string().contains(why), "{why}: {error}");
+    }
+}
