@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A text with operators in it. A percent sign that begins none stands for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,21 @@ enum Part {
     Protocol,
     ResponseCode,
     StartTime,
-    PeerAddress,
+    ServerName,
+    Address(Whose, Shown),
+}
+
+/// Whose address it is: the client's, or that of whom the connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Client,
+    Peer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Whole,
+    WithoutPort,
 }
 
 /// A header, or what HTTP/2 has a pseudo-header for.
@@ -35,13 +49,16 @@ pub struct Told<'a> {
     pub method: &'a Method,
     pub version: Version,
     pub headers: &'a HeaderMap,
-    pub tls: bool,
+    /// Of the TLS handshake; `None` in clear text.
+    pub server_name: Option<&'a str>,
     /// As it stood in the request.
     pub host: &'a str,
     pub path: &'a str,
     /// With its `?`, or empty.
     pub query: &'a str,
-    pub peer: IpAddr,
+    pub peer: SocketAddr,
+    /// Whom the proxies that are trusted name, else the peer.
+    pub client: IpAddr,
     /// Of the response.
     pub status: StatusCode,
 }
@@ -97,10 +114,30 @@ impl Template {
                 Part::Protocol => write!(out, "{:?}", told.version),
                 Part::ResponseCode => write!(out, "{}", told.status.as_u16()),
                 Part::StartTime => write!(out, "{:.3}", jiff::Timestamp::now()),
-                Part::PeerAddress => write!(out, "{}", told.peer),
+                Part::ServerName => {
+                    out.write_str(told.server_name.filter(|name| !name.is_empty()).unwrap_or("-"))
+                }
+                Part::Address(whose, shown) => {
+                    let address = told.address(*whose);
+                    match shown {
+                        Shown::Whole => write!(out, "{address}"),
+                        Shown::WithoutPort => write!(out, "{}", address.ip()),
+                    }
+                }
             };
         }
         out
+    }
+}
+
+impl Told<'_> {
+    fn address(&self, whose: Whose) -> SocketAddr {
+        match whose {
+            Whose::Peer => self.peer,
+            Whose::Client if self.client == self.peer.ip() => self.peer,
+            // Envoy prints port 0 for a client that a header names.
+            Whose::Client => SocketAddr::new(self.client, 0),
+        }
     }
 }
 
@@ -134,7 +171,13 @@ fn part(operator: &str) -> Option<Part> {
         "PROTOCOL" => Some(Part::Protocol),
         "RESPONSE_CODE" => Some(Part::ResponseCode),
         "START_TIME" => Some(Part::StartTime),
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Some(Part::PeerAddress),
+        "REQUESTED_SERVER_NAME" => Some(Part::ServerName),
+        "DOWNSTREAM_REMOTE_ADDRESS" => Some(Part::Address(Whose::Client, Shown::Whole)),
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Some(Part::Address(Whose::Client, Shown::WithoutPort)),
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Some(Part::Address(Whose::Peer, Shown::Whole)),
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            Some(Part::Address(Whose::Peer, Shown::WithoutPort))
+        }
         _ => None,
     }
 }
@@ -158,7 +201,7 @@ impl Field {
             Self::Method => Some(told.method.to_string()),
             Self::Path => Some(format!("{}{}", told.path, told.query)),
             Self::Authority => Some(told.host.to_owned()),
-            Self::Scheme => Some(if told.tls { "https" } else { "http" }.to_owned()),
+            Self::Scheme => Some(if told.server_name.is_some() { "https" } else { "http" }.to_owned()),
         }
     }
 }
@@ -174,11 +217,12 @@ mod tests {
             method: &Method::POST,
             version: Version::HTTP_11,
             headers: &headers,
-            tls: true,
+            server_name: Some("a.test"),
             host: "a.test:8443",
             path: "/a",
             query: "?b",
-            peer: [10, 0, 0, 1].into(),
+            peer: ([10, 0, 0, 1], 4000).into(),
+            client: [192, 0, 2, 1].into(),
             status: StatusCode::FORBIDDEN,
         };
         Template::parse(text).0.map(|template| template.fill(&told))
@@ -194,6 +238,9 @@ mod tests {
             ("%REQ(:SCHEME)%://%REQ(:AUTHORITY)%", "https://a.test:8443"),
             ("%PROTOCOL% %RESPONSE_CODE%", "HTTP/1.1 403"),
             ("from %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "from 10.0.0.1"),
+            ("%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "10.0.0.1:4000"),
+            ("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "192.0.2.1:0 192.0.2.1"),
+            ("%REQUESTED_SERVER_NAME%", "a.test"),
             ("100% %PROTOCOL%, %", "100% HTTP/1.1, %"),
         ] {
             assert_eq!(filled(text).as_deref(), Some(want), "{text}");

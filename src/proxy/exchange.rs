@@ -21,6 +21,7 @@ use crate::reply::{Flag, Outcome, Reply};
 use crate::routing::{Backend, ClusterId, Found, Rule};
 use crate::upstream::{self, Active, Cluster};
 use http::{StatusCode, request};
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -58,6 +59,8 @@ pub struct Exchange<'a> {
     pub worker: &'a Worker,
     pub connection: &'a Connection,
     started: Instant,
+    /// The client's address, once it is known.
+    pub client: IpAddr,
     /// What browsers are told of the response, whoever gives it.
     pub grant: Option<Grant>,
     pub notes: Notes,
@@ -79,7 +82,8 @@ pub async fn serve(
     let revision = worker.live.load();
     let mut notes = Notes::begin(revision.as_deref(), connection, started);
     notes.asked(&head, &connection.gateway);
-    let mut exchange = Exchange { worker, connection, started, grant: None, notes };
+    let mut exchange =
+        Exchange { worker, connection, started, client: connection.peer.ip(), grant: None, notes };
     let mut outcome = Outcome::VIA_UPSTREAM;
     let mut by_us = false;
     let result = match exchange.forward(revision.as_deref(), head, &mut clock, down).await {
@@ -251,8 +255,8 @@ impl Exchange<'_> {
     fn introduced(&mut self, mut head: request::Parts, asked: &Asked) -> request::Parts {
         let Connection { peer, server_name, gateway, client_certificate: certificate, .. } = self.connection;
         let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host, certificate };
-        let client = forwarded::prepare_request(&mut head.headers, gateway, hop);
-        self.notes.introduced(asked, &head.headers, client);
+        self.client = forwarded::prepare_request(&mut head.headers, gateway, hop);
+        self.notes.introduced(asked, &head.headers, self.client);
         head
     }
 

@@ -65,18 +65,19 @@ impl Passage<'_> {
     }
 
     /// What a direct response may tell of the request.
-    fn told<'t>(&'t self, exchange: &Exchange<'_>, status: StatusCode) -> Told<'t> {
+    fn told<'t>(&'t self, exchange: &Exchange<'t>, status: StatusCode) -> Told<'t> {
         let request::Parts { method, version, headers, .. } = &self.head;
         let (asked, connection) = (self.asked, exchange.connection);
         Told {
             method,
             version: *version,
             headers,
-            tls: connection.server_name.is_some(),
+            server_name: connection.server_name.as_deref(),
             host: asked.host.to_str().unwrap_or_default(),
             path: asked.path(),
             query: asked.query(),
-            peer: connection.peer.ip(),
+            peer: connection.peer,
+            client: exchange.client,
             status,
         }
     }

@@ -4,9 +4,9 @@ use crate::harness::certificate::Leaf;
 use crate::harness::client::{Ask, tls};
 use crate::harness::manifest::{route, service, service_speaking};
 use crate::harness::raw::Raw;
-use crate::harness::soon;
-use crate::harness::trigate::Trigate;
+use crate::harness::trigate::{Builder, Trigate};
 use crate::harness::upstream::{Upstream, full, response};
+use crate::harness::{eventually, soon};
 use crate::{HOST, in_front_of};
 use futures::{SinkExt, StreamExt};
 use http::{Request, Response};
@@ -196,11 +196,15 @@ async fn a_backend_with_a_certificate_that_nobody_signed_is_reached_by_name_when
     let rule =
         json!({ "backendRefs": [{ "group": "gateway.envoyproxy.io", "kind": "Backend", "name": "unifi" }] });
     let route = route("unifi").on("external").host(HOST).rule(rule).object();
-    let trigate = Trigate::serving([backend(json!({ "insecureSkipVerify": true })), route]).await;
+    let objects = [backend(json!({ "insecureSkipVerify": true })), route];
+    let trigate = Builder::new().set("access_log.enabled", true).with_all(objects).start().await;
     trigate.until_status(trigate.external.http, HOST, "/", 200).await;
     assert_eq!(trigate.external.get(HOST, "/").await.text(), "no WebSocket");
     let stream = TcpStream::connect(trigate.external.http).await.expect("somebody listens");
     converse(open(stream).await.expect("a WebSocket")).await;
     trigate.apply(backend(json!({ "wellKnownCACertificates": "System" })));
     trigate.until_status(trigate.external.http, HOST, "/", 503).await;
+    // The log says why: for whom the certificate is no good, and what is wrong with it.
+    eventually("the reason", || async { trigate.log().contains("invalid peer certificate").then_some(()) })
+        .await;
 }
