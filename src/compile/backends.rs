@@ -5,9 +5,10 @@ use super::findings::{Fault, Findings, called, listed, there_is};
 use super::grants::{From, To, allows};
 use super::policies::{BackendTlsPolicies, Target};
 use super::trust::roots;
+use crate::host::HostPattern;
 use crate::resource::{
-    self, Backend, BackendTls, ENVOY_GATEWAY_GROUP, Entry, HttpBackendRef, Resource, Service, ServicePort,
-    Snapshot,
+    self, Backend, BackendEndpoint, BackendTls, ENVOY_GATEWAY_GROUP, Entry, HttpBackendRef, Resource,
+    Service, ServicePort, Snapshot,
 };
 use crate::routing::GatewayId;
 use crate::upstream::{BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
@@ -174,15 +175,9 @@ impl<'s> Resolver<'s> {
             ));
         }
         for (i, endpoint) in spec.endpoints.iter().enumerate() {
-            if let Some(ip) = &endpoint.ip
-                && ip.address.parse::<IpAddr>().is_err()
-            {
-                let message = format!("`{}` is no IP address; it is left out", ip.address);
-                findings.error(
-                    entry,
-                    format!("spec.endpoints[{i}].ip"),
-                    &Fault::new("UnsupportedValue", message),
-                );
+            if let Some(message) = faulty(endpoint) {
+                let field = format!("spec.endpoints[{i}]");
+                findings.error(entry, field, &Fault::new("UnsupportedValue", message));
             }
         }
         if spec.endpoints.is_empty() {
@@ -236,6 +231,27 @@ impl<'s> Resolver<'s> {
         }
         self.keys.insert(key.clone());
         key
+    }
+}
+
+/// What is wrong with an endpoint of a Backend.
+fn faulty(endpoint: &BackendEndpoint) -> Option<String> {
+    let BackendEndpoint { ip, fqdn, unix, hostname: _, zone: _ } = endpoint;
+    match (fqdn, ip, unix) {
+        (None, None, None) => {
+            Some("it has no address; give it `fqdn`, `ip` or `unix`; it is left out".to_owned())
+        }
+        (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            Some("`fqdn`, `ip` and `unix` exclude each other; the first of them counts".to_owned())
+        }
+        (None, Some(ip), None) => (ip.address.parse::<IpAddr>().is_err())
+            .then(|| format!("`{}` is no IP address; it is left out", ip.address)),
+        (Some(name), None, None) => {
+            let host = HostPattern::parse(name.address.trim_end_matches('.'));
+            (!matches!(host, Some(HostPattern::Exact(_))))
+                .then(|| format!("`{}` is no host name, and may never resolve", name.address))
+        }
+        (None, None, Some(_)) => None,
     }
 }
 

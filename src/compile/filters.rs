@@ -245,6 +245,9 @@ fn redirect(written: &resource::Redirect, prefixes: bool) -> Result<Redirect, Fa
             )));
         }
     };
+    if *port == Some(0) {
+        return Err(unsupported("there is no port 0; leave it out, or use one from 1 to 65535"));
+    }
     let hostname = hostname.as_deref().map(host).transpose()?;
     Ok(Redirect { scheme, hostname, port: *port, path: path_edit(path.as_ref(), prefixes)?, status })
 }
@@ -349,6 +352,7 @@ mod tests {
             ("{type: URLRewrite}", "UnsupportedValue", "no `urlRewrite`"),
             ("{type: RequestRedirect, requestRedirect: {statusCode: 304}}", "UnsupportedValue", "304"),
             ("{type: RequestRedirect, requestRedirect: {scheme: ftp}}", "UnsupportedValue", "ftp"),
+            ("{type: RequestRedirect, requestRedirect: {port: 0}}", "UnsupportedValue", "port 0"),
             (
                 "{type: RequestRedirect, requestRedirect: {hostname: '*.a.test'}}",
                 "UnsupportedValue",

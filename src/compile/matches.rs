@@ -183,6 +183,10 @@ fn headers(written: &[ValueMatch], regexes: &mut Regexes) -> Result<Box<[HeaderM
 fn queries(written: &[ValueMatch], regexes: &mut Regexes) -> Result<Box<[QueryMatch]>, MatchFault> {
     let mut queries: Vec<QueryMatch> = Vec::new();
     for (i, query) in written.iter().enumerate() {
+        if query.name.is_empty() {
+            let fault = Fault::new("UnsupportedValue", "the query parameter has no name");
+            return Err((format!("queryParams[{i}]"), fault));
+        }
         if queries.iter().all(|known| *known.name != *query.name) {
             let value = text(query, regexes).map_err(|fault| (format!("queryParams[{i}]"), fault))?;
             queries.push(QueryMatch { name: query.name.to_string(), value });
@@ -237,6 +241,10 @@ fn grpc_path(
     };
     let given = |text: &Option<Box<str>>| text.clone().filter(|text| !text.is_empty());
     let (service, method) = (given(service), given(method));
+    if r#type.as_deref().unwrap_or("Exact") == "Exact" {
+        callable(service.as_deref(), "service", true)?;
+        callable(method.as_deref(), "method", false)?;
+    }
     let length = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
     let rank = length(&service) << 16 | length(&method);
     let any = "[^/]+";
@@ -261,6 +269,26 @@ fn grpc_path(
             Ok((PathMatch::Regex(regexes.whole(&pattern)?), PathRank::Regex(rank)))
         }
         (other, _, _) => Err(unknown_type(other, "Exact and RegularExpression")),
+    }
+}
+
+/// Refuses names that no service or method has: letters, digits and underscores, those of a service in parts with dots
+/// between them.
+fn callable(name: Option<&str>, what: &str, dotted: bool) -> Result<(), Fault> {
+    let Some(name) = name else { return Ok(()) };
+    let is_word = |word: &str| {
+        word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let known = match dotted {
+        true => name.strip_prefix('.').unwrap_or(name).split('.').all(is_word),
+        false => is_word(name),
+    };
+    match known {
+        true => Ok(()),
+        false => {
+            Err(Fault::new("UnsupportedValue", format!("`{name}` is no name of a {what}; no call has it")))
+        }
     }
 }
 
@@ -318,6 +346,27 @@ mod tests {
             ("/a#b", false),
         ] {
             assert_eq!(absolute(path).is_ok(), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_no_call_has_are_refused() {
+        for (service, method, want) in [
+            ("notes.v1.Notes", "Write", true),
+            (".notes._Notes", "_write2", true),
+            ("notes/Notes", "Write", false),
+            ("notes..Notes", "Write", false),
+            ("2notes", "Write", false),
+            ("notes", "Wri te", false),
+            ("notes", "a.b", false),
+        ] {
+            let written =
+                GrpcMethodMatch { r#type: None, service: Some(service.into()), method: Some(method.into()) };
+            assert_eq!(
+                grpc_path(Some(&written), &mut Regexes::default()).is_ok(),
+                want,
+                "{service}/{method}"
+            );
         }
     }
 
