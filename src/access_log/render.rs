@@ -132,7 +132,7 @@ fn details(record: &Record) -> Value {
     }
     let text = match (&record.upstream.failure, details.strip_suffix('}')) {
         (Some(failure), Some(open)) if details.contains("before_response_started{") => {
-            format!("{open}|{}}}", failure.replace(char::is_whitespace, "_"))
+            format!("{open}|{failure}}}")
         }
         _ => details.to_owned(),
     };

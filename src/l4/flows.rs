@@ -6,13 +6,14 @@
 use super::Target;
 use super::datagrams::{Client, Datagrams, Received};
 use super::pick::still_leads;
+use super::story::{Story, Told};
 use super::traffic::Moved;
 use crate::live::Live;
 use crate::routing::SocketId;
 use crate::telemetry::{FlowShard, ListenerStats};
 use crate::upstream::{Active, Address, Closed, Cluster};
 use foldhash::fast::FixedState;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -53,6 +54,10 @@ struct Flow {
     moved: Moved,
     opened: Instant,
     stats: Arc<ListenerStats>,
+    /// For somebody who wants to know: the story, and the bytes from and to the client.
+    story: Cell<Option<Box<Story>>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
 }
 
 /// What all tasks of a socket share.
@@ -110,7 +115,7 @@ impl Flows {
         let flow = match known.filter(leads) {
             Some(flow) => flow,
             None => {
-                let Some(flow) = self.open().await.map(Rc::new) else { return counted.no_route.inc() };
+                let Some(flow) = self.open(client).await.map(Rc::new) else { return counted.no_route.inc() };
                 self.make_room(&shared.index);
                 let (end, ended) = oneshot::channel();
                 shared.index.borrow_mut().insert(client, Known { flow: flow.clone(), _end: end });
@@ -119,6 +124,7 @@ impl Flows {
             }
         };
         flow.moved.touch();
+        flow.received.set(flow.received.get() + datagram.len() as u64);
         match flow.upstream.try_send(datagram) {
             Ok(sent) => flow.cluster.stats().mine().cx_tx_bytes.add(sent as u64),
             // A datagram more than the network takes is lost, as anywhere else.
@@ -126,7 +132,7 @@ impl Flows {
         }
     }
 
-    async fn open(&self) -> Option<Flow> {
+    async fn open(&self, client: Client) -> Option<Flow> {
         let target = Target::find(&self.live, self.id, "")?;
         let cluster = target.cluster()?.clone();
         let active = target.backend()?.endpoints.pick(|| fastrand::u32(..), None)?;
@@ -141,8 +147,11 @@ impl Flows {
         cluster.stats().connected(Duration::ZERO);
         self.counted().sessions.inc();
         self.counted().active.inc();
-        let (moved, opened) = (Moved::now(), Instant::now());
-        Some(Flow { upstream, active, cluster, moved, opened, stats: self.stats.clone() })
+        let local = client.asked.map(|asked| SocketAddr::new(asked, self.stats.port()));
+        let story = Story::begin(&self.live, self.id.gateway.0, client.address, local).map(Box::new);
+        let (received, sent, opened) = (Cell::new(0), Cell::new(0), Instant::now());
+        let (moved, stats, story) = (Moved::now(), self.stats.clone(), Cell::new(story));
+        Some(Flow { upstream, active, cluster, moved, opened, stats, story, received, sent })
     }
 
     fn make_room(&self, index: &Index) {
@@ -200,6 +209,7 @@ async fn answer(flow: Rc<Flow>, client: Client, shared: Shared, mut ended: onesh
             Ok(()) => {
                 counted().tx_datagrams.inc();
                 counted().tx_bytes.add(length as u64);
+                flow.sent.set(flow.sent.get() + length as u64);
             }
             Err(_) => counted().tx_errors.inc(),
         }
@@ -211,5 +221,14 @@ impl Drop for Flow {
     fn drop(&mut self) {
         self.stats.carried().flows().active.dec();
         self.cluster.stats().closed(Closed::Local, self.opened.elapsed());
+        if let Some(story) = self.story.take() {
+            story.end(Told {
+                received: self.received.get(),
+                sent: self.sent.get(),
+                cluster: Some(self.cluster.clone()),
+                endpoint: Some(self.active.endpoint().address.clone()),
+                ..Told::default()
+            });
+        }
     }
 }

@@ -229,7 +229,7 @@ async fn refuse(wire: &mut Wire, connection: &Connection, worker: &Worker, reply
     wire.push(&body);
     let _ = poll_fn(|cx| wire.poll_drain(cx)).await;
     connection.stats.request_ended(Some(reply.status()), Duration::ZERO);
-    Notes::refused(worker.live().load().as_deref(), connection, reply.status(), reply.into());
+    Notes::refused(worker.live().load().as_deref(), connection, (&head, body.len()), reply.into());
 }
 
 /// Closes so that the client reads the last answer: closing a socket with unread bytes would reset it, and the

@@ -12,7 +12,7 @@ use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version, response};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -98,9 +98,9 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
         connection.stats.traffic(received, sent);
         let (parts, body) = request.into_parts();
         if !is_well_formed(&parts, connection.gateway.limits.head_fields as usize) {
-            refuse(respond, &connection.stats);
-            let (revision, status) = (worker.live().load(), Reply::BadRequest.status());
-            Notes::refused(revision.as_deref(), &connection, status, Outcome::MALFORMED_HTTP2);
+            let head = refuse(respond, &connection.stats);
+            let revision = worker.live().load();
+            Notes::refused(revision.as_deref(), &connection, (&head, 0), Outcome::MALFORMED_HTTP2);
             malformed += 1;
             if malformed >= MOST_MALFORMED {
                 accepting.server.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
@@ -228,13 +228,14 @@ fn is_trimmed(value: &[u8]) -> bool {
     !matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
-fn refuse(mut respond: SendResponse<Bytes>, stats: &HttpStats) {
+fn refuse(mut respond: SendResponse<Bytes>, stats: &HttpStats) -> response::Parts {
     stats.mine().http2_requests.inc();
     stats.request_began();
     stats.replied(Reply::BadRequest);
     stats.request_ended(Some(Reply::BadRequest.status()), Duration::ZERO);
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let (mut head, ()) = Response::new(()).into_parts();
+    (head.status, head.version) = (StatusCode::BAD_REQUEST, Version::HTTP_2);
     // A client that has gone meanwhile needs no answer.
-    let _ = respond.send_response(response, true);
+    let _ = respond.send_response(Response::from_parts(head.clone(), ()), true);
+    head
 }

@@ -208,11 +208,15 @@ impl Notes {
     pub fn refused(
         revision: Option<&Revision>,
         connection: &Connection,
-        status: StatusCode,
+        (head, body): (&response::Parts, usize),
         outcome: Outcome,
     ) {
         let mut notes = Self::begin(revision, connection, Instant::now());
-        notes.status = Some(status);
+        notes.responds(head);
+        notes.sent(body);
+        if let Some(More { record, .. }) = notes.more.as_deref_mut() {
+            record.version = Some(head.version);
+        }
         notes.end(outcome, Duration::ZERO);
     }
 }

@@ -67,7 +67,7 @@ pub async fn reach(
     Err(reply)
 }
 
-/// Why a connection could not be opened, in Envoy's words where it has some.
+/// Why a connection could not be opened, in Envoy's words where it has some, and with its underscores.
 fn failure(error: &ConnectError) -> Box<str> {
     let text = match error {
         ConnectError::Io(error) => {
@@ -78,5 +78,5 @@ fn failure(error: &ConnectError) -> Box<str> {
         ConnectError::Tls(text) => format!("TLS error: {text}"),
         ConnectError::Http2(error) => format!("HTTP/2 error: {error}"),
     };
-    text.into()
+    text.replace(char::is_whitespace, "_").into()
 }

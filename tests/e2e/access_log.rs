@@ -1,15 +1,16 @@
 //! What is told of exchanges, over real sockets.
 
 use super::HOST;
-use crate::harness::client::{Ask, Client};
-use crate::harness::eventually;
-use crate::harness::manifest::{route, service};
+use crate::harness::client::{Ask, Client, tls};
+use crate::harness::manifest::{gateway, route, service, stream_listener, stream_route};
 use crate::harness::raw::Raw;
 use crate::harness::trigate::{Builder, Trigate};
 use crate::harness::upstream::{Upstream, refusing};
+use crate::harness::{eventually, soon};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::Path;
+use tokio::io::AsyncWriteExt;
 
 /// A gateway with a log, `/ok` of whose host is served, `/refused` is not, and nothing else is there.
 async fn logging(more: impl FnOnce(Builder) -> Builder) -> (Trigate, Upstream) {
@@ -179,4 +180,79 @@ async fn the_last_request_is_in_the_log_when_the_process_ends() {
     trigate.signal(Signal::TERM);
     trigate.ended(std::time::Duration::from_secs(10)).await;
     assert_eq!(text(&file).lines().count(), 1, "{}", text(&file));
+}
+
+#[tokio::test]
+async fn what_a_client_sends_cannot_forge_a_line() {
+    let (trigate, _upstream) = logging(|builder| builder.set("access_log.path", "log.json")).await;
+    let file = trigate.path("log.json");
+    let attacks: [&[u8]; 4] = [
+        b"a\",\"response_code\":200,\"b\":\"",
+        b"x\t\\\"}{\"forged\":true}",
+        b"\xff\xfe\xe2\x80\xa8next",
+        b"%RESPONSE_CODE% \\n \\u000a",
+    ];
+    for attack in attacks {
+        let mut connection = Raw::connect(trigate.external.http).await;
+        let head = format!("GET /%0d%0a%22forged%22 HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: ");
+        connection.send([head.as_bytes(), attack, b"\r\n\r\n"].concat()).await;
+        assert!(connection.response().await.is_some());
+    }
+    until("the lines", || text(&file).lines().count() >= attacks.len()).await;
+    for line in text(&file).lines() {
+        let object: Value = serde_json::from_str(line).expect("one object in each line");
+        assert_eq!(object.as_object().map(serde_json::Map::len), Some(24), "{line}");
+        assert!(matches!(object["response_code"].as_u64(), Some(400 | 404)), "{line}");
+        assert!(line.chars().all(|c| !c.is_control() && c != '\u{2028}'), "{line:?}");
+    }
+    assert_eq!(text(&file).lines().count(), attacks.len());
+}
+
+#[tokio::test]
+async fn connections_and_flows_that_are_carried_are_told_with_their_bytes() {
+    let upstream = Upstream::raw(|mut connection| async move {
+        let all = connection.rest().await;
+        let _ = connection.try_send(all).await;
+    })
+    .await;
+    let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+    let of_udp = udp.local_addr().expect("it is bound");
+    let mut objects = service("one", &[upstream.address]);
+    let mut of_udp = service("two", &[of_udp]);
+    of_udp[0]["spec"]["ports"][0]["protocol"] = "UDP".into();
+    of_udp[1]["ports"][0]["protocol"] = "UDP".into();
+    objects.extend(of_udp);
+    objects.push(stream_route("TCPRoute", "a", "tcp", &[("one", 1)]));
+    objects.push(stream_route("UDPRoute", "b", "udp", &[("two", 1)]));
+    let (builder, tcp) = Builder::new().without_gateways().listen("external", 9000);
+    let builder = builder.set("access_log.enabled", true).with_all(objects);
+    let listeners = [stream_listener("tcp", 9000, "TCP"), stream_listener("udp", 9000, "UDP")];
+    let mut trigate = builder.with(gateway("external", &listeners)).start().await;
+    let mut client = Raw::connect(tcp).await;
+    client.send("hello").await;
+    client.stream.shutdown().await.expect("it is open");
+    assert_eq!(soon("the echo", client.rest()).await, b"hello");
+    let line = lines(&trigate, 1).await.remove(0);
+    assert_eq!((&line["bytes_received"], &line["bytes_sent"]), (&json!(5), &json!(5)));
+    assert_eq!((&line["method"], &line["response_code"]), (&Value::Null, &json!(0)));
+    assert_eq!(line["upstream_cluster"], "tcproute/apps/a/rule/0");
+    assert_eq!(line["upstream_host"], json!(upstream.address.to_string()));
+    let flow = tokio::net::UdpSocket::bind((tcp.ip(), 0)).await.expect("a free port");
+    flow.send_to(b"ping", tcp).await.expect("it is sent");
+    soon("a datagram", udp.recv(&mut [0; 8])).await.expect("it comes");
+    trigate.terminate();
+    trigate.ended(std::time::Duration::from_secs(20)).await;
+    let line = lines(&trigate, 2).await.remove(1);
+    assert_eq!((&line["bytes_received"], &line["bytes_sent"]), (&json!(4), &json!(0)));
+    assert_eq!(line["upstream_cluster"], "udproute/apps/b/rule/0");
+}
+
+#[tokio::test]
+async fn a_handshake_that_no_listener_is_for_is_told() {
+    let (trigate, _upstream) = logging(|builder| builder).await;
+    let refused = tls(&trigate, trigate.external, "nobody.invalid", &["h2"]).await;
+    assert!(refused.is_err(), "no listener is for this name");
+    let line = lines(&trigate, 1).await.remove(0);
+    assert_eq!((&line["response_code"], &line["response_flags"]), (&json!(0), &json!("NR")));
+    assert_eq!(line["response_code_details"], "filter_chain_not_found");
 }

@@ -8,6 +8,7 @@ mod harness;
 
 mod cases;
 mod envoy;
+mod logs;
 mod replies;
 
 use cases::{Asking, Case, cases, request};

