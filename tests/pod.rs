@@ -209,3 +209,24 @@ async fn a_manager_with_a_delay_drains_connections_before_it_fails_the_health_ch
     let answer = soon("an answer", connection.response()).await.expect("sockets stay open");
     assert_eq!(answer.header("connection"), Some("close"), "the order to drain still holds");
 }
+
+#[tokio::test]
+async fn envoys_fields_are_told_only_where_a_gateway_enables_them() {
+    let upstream = Upstream::echo("app").await;
+    let trigate = Builder::new()
+        .set("gateways.internal.enable_envoy_headers", true)
+        .set("limits.request_timeout", "15s")
+        .with_all(service("app", &[upstream.address]))
+        .with(route("app").on("external").on("internal").host(HOST).to("app"))
+        .start()
+        .await;
+    for (gateway, told) in [(trigate.external, false), (trigate.internal, true)] {
+        let answer = gateway.ask(Ask::get(HOST, "/").header("x-envoy-external-address", "6.6.6.6")).await;
+        let took = answer.header("x-envoy-upstream-service-time").map(|took| took.parse::<u32>().is_ok());
+        assert_eq!(took, told.then_some(true), "{answer:?}");
+        assert_eq!(answer.header("server"), Some("echo"), "what the upstream says stays: {answer:?}");
+        let seen = answer.seen();
+        assert_eq!(seen.header("x-envoy-expected-rq-timeout-ms"), told.then_some("15000"), "{seen:?}");
+        assert_eq!(seen.header("x-envoy-external-address"), told.then_some("127.0.0.1"), "{seen:?}");
+    }
+}
