@@ -106,7 +106,9 @@ impl Keeper {
             Ok(()) => {
                 // Whatever it is good for: it is not ordered again at once, should it be due already.
                 let pause = i64::try_from(self.orderer.acme.retry.as_secs().max(1)).unwrap_or(i64::MAX);
-                *progress = Progress { not_before: now().saturating_add(pause), ..Progress::default() };
+                let subject = std::mem::take(&mut progress.subject);
+                *progress =
+                    Progress { not_before: now().saturating_add(pause), subject, ..Progress::default() };
                 self.orders.update(&name, |one| {
                     one.succeeded += 1;
                     one.error = None;
@@ -157,11 +159,13 @@ impl Keeper {
     }
 
     async fn progress(&self, wanted: &Wanted) -> Progress {
-        let progress = self.orderer.store.progress(&wanted.secret).await;
-        progress.unwrap_or_else(|error| {
+        let Orderer { acme, store, .. } = &self.orderer;
+        let progress = store.progress(&wanted.secret).await.unwrap_or_else(|error| {
             warn!("acme: what is known of {} cannot be read: {error:#}", wanted.secret);
             Progress::default()
-        })
+        });
+        let subject = format!("{} {:?}", acme.directory, wanted.names);
+        if progress.subject == subject { progress } else { Progress { subject, ..Progress::default() } }
     }
 
     /// The certificate that is there, if it is one for all names.

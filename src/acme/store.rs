@@ -48,6 +48,9 @@ pub struct Progress {
     pub not_before: i64,
     /// Why the last order failed.
     pub error: Option<String>,
+    /// What was to be ordered, from whom. What failed for another name does not hold up this one.
+    #[serde(default)]
+    pub subject: String,
 }
 
 /// An order that was placed, with all that is needed to go on with it.

@@ -1,6 +1,7 @@
 //! What goes wrong: answers, nonces, restarts, many names, several replicas.
 
 use crate::harness::eventually;
+use crate::harness::manifest::{gateway, http_listener, https_listener};
 use crate::harness::upstream::Upstream;
 use crate::pebble::Builder;
 use crate::{at, handshake, order, ordering, own_address, to, trusted};
@@ -150,4 +151,22 @@ async fn of_two_replicas_one_orders_and_the_other_answers_the_authority_too() {
     drop(first);
     let log = || async { second.log().contains("this replica orders").then_some(()) };
     eventually("the second replica takes over", log).await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_corrected_is_ordered_at_once_however_long_the_wrong_one_would_wait() {
+    let pebble = Builder::debian(own_address()).start().await;
+    let elsewhere = own_address();
+    pebble.tell_dns("/add-a", json!({ "host": "wrong.example.test.", "addresses": [elsewhere] })).await;
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let client = Arc::new(pebble.client().await);
+    let trigate =
+        ordering(&pebble, folder.path(), &["wrong.example.test"]).set("acme.retry", "1h").start().await;
+    eventually("the failure is told", || async {
+        (order(&trigate, "network/ordered-0").await["failed"].as_u64()? >= 1).then_some(())
+    })
+    .await;
+    let listener = https_listener("https-0", 443, "right.example.test", "ordered-0");
+    trigate.apply(gateway("external", &[http_listener("http", 80), listener]));
+    trusted(&client, trigate.external.https, "right.example.test").await;
 }
