@@ -1,7 +1,7 @@
 //! The end of the process: a signal or an operator's order, the drain, and what cuts it short.
 
 use crate::admin::Order;
-use crate::config::Config;
+use crate::config::Drain;
 use crate::listener::Workers;
 use crate::status::Writing;
 use crate::telemetry::{Observation, Server, State};
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 /// How long the end waits for the last lines of access logs.
@@ -19,7 +19,8 @@ const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// What ends the process, and what has to be told of it.
 pub struct End {
-    pub config: Arc<Config>,
+    /// How long the drain takes.
+    pub drain: watch::Receiver<Drain>,
     pub workers: Arc<Workers>,
     pub server: Arc<Server>,
     pub signals: Signals,
@@ -40,7 +41,7 @@ impl End {
     /// Waits until the process is asked to end, drains it, and says how it ended.
     pub async fn reached(mut self) -> ExitCode {
         let grace = self.asked().await;
-        let timeout = self.config.drain.timeout;
+        let timeout = self.drain.borrow().timeout;
         self.server.draining();
         if let Some(writing) = self.writing.take() {
             // Another replica may lead from now on; this one has other things to do.
@@ -91,7 +92,7 @@ impl End {
     /// failed the health check, they have been told before the signal.
     fn grace(&self, signal: SignalKind) -> Duration {
         let told = self.server.state() == State::Draining;
-        if signal == SignalKind::terminate() && !told { self.config.drain.grace } else { Duration::ZERO }
+        if signal == SignalKind::terminate() && !told { self.drain.borrow().grace } else { Duration::ZERO }
     }
 
     /// Ends connections while the process goes on (Envoy's `/drain_listeners`): clients are told to come back, and
@@ -100,7 +101,7 @@ impl End {
         const UNTIL_THE_END: Duration = Duration::from_secs(365 * 24 * 3600);
         let (grace, sockets) = match (graceful, stay) {
             (true, true) => (UNTIL_THE_END, "stay open"),
-            (true, false) => (self.config.drain.timeout, "close after the drain timeout"),
+            (true, false) => (self.drain.borrow().timeout, "close after the drain timeout"),
             (false, _) => (Duration::ZERO, "close"),
         };
         info!("connections are ended by order; sockets {sockets}");

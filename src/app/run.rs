@@ -95,10 +95,11 @@ async fn serve(
         print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
     }
     tokio::spawn(follow_health_check(server.clone(), workers.clone()));
+    let drain = control.drain();
     let control = tokio::spawn(control.run(source));
     // It tells what fails itself; that it ends is no reason to serve no more.
     let _ordering = ordering.map(|ordering| tokio::spawn(ordering.run()));
-    let end = End { config, workers, server, signals, orders, writing, observation };
+    let end = End { drain, workers, server, signals, orders, writing, observation };
     tokio::select! {
         code = end.reached() => Ok(code),
         ended = control => Err(anyhow!("the control task ended early: {}", why(ended))),

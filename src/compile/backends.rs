@@ -12,16 +12,17 @@ use crate::resource::{
 };
 use crate::routing::GatewayId;
 use crate::upstream::{BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
-use std::collections::{BTreeMap, BTreeSet};
+use foldhash::fast::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Resolves references to backends.
 pub(super) struct Resolver<'s> {
     snapshot: &'s Snapshot,
-    slices: Slices<'s>,
+    pub slices: Slices<'s>,
     /// All keys so far, so that equal ones are kept once.
-    keys: BTreeSet<EndpointsKey>,
+    keys: HashSet<EndpointsKey, RandomState>,
     /// Services that were reported to have no endpoints.
     reported: BTreeSet<(&'s str, &'s str)>,
     pub policies: BackendTlsPolicies<'s>,
@@ -45,7 +46,7 @@ impl<'s> Resolver<'s> {
         Self {
             snapshot,
             slices: Slices::new(snapshot),
-            keys: BTreeSet::new(),
+            keys: HashSet::default(),
             reported: BTreeSet::new(),
             policies,
             identities,

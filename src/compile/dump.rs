@@ -4,12 +4,13 @@ use super::{
     Compiled, GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport,
     SocketSpec, Verdict,
 };
-use crate::resource::ParentRef;
+use crate::resource::{ParentRef, Resource};
 use crate::routing::{GatewayId, Page, dump, socket_name};
 use crate::tls::{
     Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode, TlsOptions, TlsVersion,
 };
 use crate::upstream::{Address, BackendSpec, ClusterSpec, DnsName, EndpointsSpec, Protocol, Roots, TlsSpec};
+use std::collections::BTreeMap;
 
 impl Compiled {
     /// The page. It shows no secret.
@@ -23,7 +24,7 @@ impl Compiled {
         page.open(0, "clusters");
         self.clusters.iter().for_each(|cluster| dump_cluster(cluster, &mut page));
         page.open(0, "endpoints");
-        for (key, spec) in &self.endpoints {
+        for (key, spec) in self.endpoints.iter().collect::<BTreeMap<_, _>>() {
             page.entry(1, &key.0, endpoints_words(spec));
         }
         page.open(0, "sockets");
@@ -173,6 +174,7 @@ fn dump_gateway(report: &GatewayReport, page: &mut Page) {
         insecure_frontend,
         listeners,
         listener_sets,
+        parameters,
     } = report;
     page.open(1, format!("{namespace}/{name} as {binding}"));
     page.entry(2, "Accepted", words(accepted));
@@ -180,6 +182,9 @@ fn dump_gateway(report: &GatewayReport, page: &mut Page) {
     page.entry(2, "ResolvedRefs", words(resolved_refs));
     if let Some(verdict) = insecure_frontend {
         page.entry(2, "InsecureFrontendValidationMode", words(verdict));
+    }
+    if let Some(proxy) = parameters.as_ref().and_then(|parameters| parameters.proxy.as_ref()) {
+        page.entry(2, "parameters", proxy.reference());
     }
     listeners.iter().for_each(|listener| dump_listener(listener, 2, page));
     for ListenerSetReport { namespace, name, generation: _, accepted, programmed, listeners } in listener_sets
@@ -202,6 +207,7 @@ fn dump_listener(report: &ListenerReport, depth: usize, page: &mut Page) {
         programmed,
         resolved_refs,
         conflicted,
+        overlapping,
     } = report;
     page.open(depth, format!("{name} ({protocol} {port})"));
     page.entry(depth + 1, "attachedRoutes", attached_routes);
@@ -210,6 +216,9 @@ fn dump_listener(report: &ListenerReport, depth: usize, page: &mut Page) {
     page.entry(depth + 1, "Programmed", words(programmed));
     page.entry(depth + 1, "ResolvedRefs", words(resolved_refs));
     page.entry(depth + 1, "Conflicted", words(conflicted));
+    if let Some(verdict) = overlapping {
+        page.entry(depth + 1, "OverlappingTLSConfig", words(verdict));
+    }
 }
 
 fn dump_route(report: &RouteReport, page: &mut Page) {

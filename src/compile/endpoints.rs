@@ -3,8 +3,9 @@
 
 use super::nearness::Nearness;
 use crate::resource::{Backend, BackendEndpoint, Endpoint, EndpointSlice, Service, ServicePort, Snapshot};
-use crate::upstream::{Address, DnsName, EndpointSpec, EndpointsKey, EndpointsSpec};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::upstream::{Address, DnsName, EndpointSpec, EndpointsKey, EndpointsSpec, EndpointsSpecs};
+use foldhash::fast::RandomState;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -14,23 +15,33 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub fn endpoints<'k>(
     snapshot: &Snapshot,
     keys: impl IntoIterator<Item = &'k EndpointsKey>,
-) -> BTreeMap<EndpointsKey, EndpointsSpec> {
-    let slices = Slices::new(snapshot);
-    let mut endpoints = BTreeMap::new();
+) -> EndpointsSpecs {
+    of_slices(snapshot, &Slices::new(snapshot), keys)
+}
+
+/// The same, where the slices are known by Service already.
+pub(super) fn of_slices<'k>(
+    snapshot: &Snapshot,
+    slices: &Slices<'_>,
+    keys: impl IntoIterator<Item = &'k EndpointsKey>,
+) -> EndpointsSpecs {
+    let mut endpoints = EndpointsSpecs::default();
     for key in keys {
         if !endpoints.contains_key(key) {
-            endpoints.insert(key.clone(), resolve(snapshot, &slices, key));
+            endpoints.insert(key.clone(), resolve(snapshot, slices, key));
         }
     }
     endpoints
 }
 
-/// EndpointSlices by Service.
-pub(super) struct Slices<'s>(HashMap<&'s str, HashMap<&'s str, Vec<&'s EndpointSlice>>>);
+/// EndpointSlices by the namespace and name of their Service.
+pub(super) struct Slices<'s>(ByName<'s, ByName<'s, Vec<&'s EndpointSlice>>>);
+
+type ByName<'s, T> = HashMap<&'s str, T, RandomState>;
 
 impl<'s> Slices<'s> {
     pub fn new(snapshot: &'s Snapshot) -> Self {
-        let mut namespaces: HashMap<&str, HashMap<_, Vec<_>>> = HashMap::new();
+        let mut namespaces: ByName<'_, ByName<'_, Vec<_>>> = HashMap::default();
         for entry in snapshot.endpoint_slices.iter() {
             let metadata = &entry.object.metadata;
             if let Some(service) = metadata.labels.get(SERVICE_NAME) {

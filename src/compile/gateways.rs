@@ -6,6 +6,7 @@ use super::conflicts::Conflicts;
 use super::findings::{Fault, Findings, listed, nearest};
 use super::frontend::Frontend;
 use super::listener_sets::{self, AttachedSet};
+use super::overlaps::overlap;
 use super::owner::Owner;
 use super::report::Verdict;
 use super::tls_options;
@@ -16,6 +17,10 @@ use crate::tls::{Certificate, ClientValidation, TlsOptions};
 use crate::upstream::ClientCertificate;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// A Gateway has 64 listeners at most, and as many sets as there are may add as many each. Sockets are no endless
+/// supply.
+const MOST_LISTENERS: usize = 512;
 
 /// A Gateway that a binding names.
 pub(super) struct Bound<'s> {
@@ -44,6 +49,8 @@ pub(super) struct Listening<'s> {
     pub resolved_refs: Verdict,
     /// Holds when it is in conflict.
     pub conflicted: Verdict,
+    /// Set when a client may take its TLS settings for another listener's.
+    pub overlapping: Option<Verdict>,
     /// Empty for a listener in clear text.
     pub certificates: Vec<Arc<Certificate>>,
     /// What is asked of clients.
@@ -161,6 +168,16 @@ fn listeners<'s>(
         listeners.extend(judge(Owner::Set(set.entry)));
     }
     listener_sets::note_refused(&sets, findings);
+    for listening in listeners.iter_mut().skip(MOST_LISTENERS) {
+        let Listening { owner, written, .. } = listening;
+        let message =
+            format!("the Gateway has more than {MOST_LISTENERS} listeners; `{}` is not served", written.name);
+        let fault = Fault::new("TooManyListeners", message.clone());
+        owner.note(findings, Severity::Error, "spec.listeners", &fault);
+        listening.accepted = Verdict::no(fault.reason, message);
+    }
+    let overlaps: Vec<_> = listeners.iter().map(|one| overlap(one, &listeners)).collect();
+    listeners.iter_mut().zip(overlaps).for_each(|(one, found)| one.overlapping = found);
     (listeners, sets)
 }
 
@@ -326,6 +343,7 @@ impl<'s> Judge<'_, '_, 's> {
                 Some(Fault { reason, message }) => Verdict { holds: true, reason, message: message.into() },
                 None => Verdict::no("NoConflicts", ""),
             },
+            overlapping: None,
             certificates,
             clients,
             options,

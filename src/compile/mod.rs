@@ -26,7 +26,9 @@ mod listener_sets;
 mod matches;
 mod namespaces;
 mod nearness;
+mod overlaps;
 mod owner;
+mod parameters;
 mod parents;
 mod policies;
 mod report;
@@ -40,6 +42,7 @@ mod trust;
 pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
 pub use certificates::Certificates;
 pub use endpoints::endpoints;
+pub use parameters::{Parameters, of_class as class_parameters};
 pub use report::{
     GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, ReportedRoute, RouteReport,
     Verdict,
@@ -48,7 +51,7 @@ pub use report::{
 use crate::resource::Snapshot;
 use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable, StreamListener, Transport};
 use crate::tls::{Carried, Termination, TlsListener, TlsMode, TlsOptions};
-use crate::upstream::{ClientCertificate, ClusterSpec, EndpointsKey, EndpointsSpec};
+use crate::upstream::{ClientCertificate, ClusterSpec, EndpointsSpecs};
 use backends::{Identities, Resolver};
 use findings::Findings;
 use gateways::{Bound, Family, Listening};
@@ -76,7 +79,7 @@ pub struct Compiled {
     pub table: RoutingTable,
     /// In the order of `routing::ClusterId`.
     pub clusters: Vec<ClusterSpec>,
-    pub endpoints: BTreeMap<EndpointsKey, EndpointsSpec>,
+    pub endpoints: EndpointsSpecs,
     /// Every port that a gateway must listen on.
     pub sockets: BTreeMap<SocketId, SocketSpec>,
     /// Sorted by object, then by place.
@@ -127,11 +130,11 @@ pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certifi
     let Filling { rules: compiled, table, .. } = filling;
     let keys =
         compiled.clusters.iter().flat_map(|cluster| &cluster.backends).map(|backend| &backend.endpoints);
-    let endpoints = endpoints(snapshot, keys);
+    let endpoints = endpoints::of_slices(snapshot, &compiled.backends.slices, keys);
     let names = bound.iter().map(|bound| bound.entry.object.metadata.key());
     let names: Vec<_> = names.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect();
     let policies = compiled.backends.policies.report(&names);
-    let gateways = bound.iter().map(report).collect();
+    let gateways = bound.iter().map(|bound| report(snapshot, bound, &mut findings)).collect();
     let (sockets, tables) = sockets(bound);
     Compiled {
         table: RoutingTable::new(tables, table),
@@ -226,7 +229,7 @@ fn name(listening: &Listening<'_>) -> String {
     format!("{kind}{namespace}/{name}/{}", listening.written.name)
 }
 
-fn report(bound: &Bound<'_>) -> GatewayReport {
+fn report(snapshot: &Snapshot, bound: &Bound<'_>, findings: &mut Findings) -> GatewayReport {
     let Bound { binding, entry, listeners, sets: _, resolved_refs, identity: _, insecure_frontend } = bound;
     let metadata = &entry.object.metadata;
     let own = listeners.iter().filter(|listening| matches!(listening.owner, Owner::Gateway(_)));
@@ -234,21 +237,32 @@ fn report(bound: &Bound<'_>) -> GatewayReport {
     let valid = listeners.iter().filter(|listener| listener.accepted.holds).count();
     let programmed = listeners.iter().any(|listener| listener.programmed.holds);
     let message = format!("{} of {} listeners are not served", listeners.len() - valid, listeners.len());
+    let accepted = match valid {
+        0 => Verdict::no("ListenersNotValid", message),
+        _ if valid == listeners.len() => Verdict::yes("Accepted"),
+        _ => Verdict { holds: true, reason: "ListenersNotValid", message: message.into() },
+    };
+    let programmed = match programmed {
+        true => Verdict::yes("Programmed"),
+        false => Verdict::no("Invalid", "none of its listeners can be served"),
+    };
+    let parameters = parameters::of_gateway(snapshot, &entry.object, findings);
+    let (accepted, programmed) = match &parameters {
+        Ok(_) => (accepted, programmed),
+        Err(message) => {
+            let fault = findings::Fault::new("InvalidParameters", message.clone());
+            findings.error(entry, "spec.infrastructure.parametersRef", &fault);
+            (Verdict::no("InvalidParameters", message.clone()), Verdict::no("Invalid", message.clone()))
+        }
+    };
     GatewayReport {
         id: binding.id,
         binding: binding.name.clone(),
         namespace: metadata.namespace.to_string(),
         name: metadata.name.to_string(),
         generation: metadata.generation,
-        accepted: match valid {
-            0 => Verdict::no("ListenersNotValid", message),
-            _ if valid == listeners.len() => Verdict::yes("Accepted"),
-            _ => Verdict { holds: true, reason: "ListenersNotValid", message: message.into() },
-        },
-        programmed: match programmed {
-            true => Verdict::yes("Programmed"),
-            false => Verdict::no("Invalid", "none of its listeners can be served"),
-        },
+        accepted,
+        programmed,
         resolved_refs: resolved_refs.clone(),
         insecure_frontend: insecure_frontend.then(|| Verdict {
             holds: true,
@@ -257,6 +271,7 @@ fn report(bound: &Bound<'_>) -> GatewayReport {
         }),
         listeners,
         listener_sets: listener_sets::reports(bound),
+        parameters: parameters.ok(),
     }
 }
 
@@ -271,5 +286,6 @@ fn report_listener(listening: &Listening<'_>) -> ListenerReport {
         programmed: listening.programmed(),
         resolved_refs: listening.resolved_refs.clone(),
         conflicted: listening.conflicted.clone(),
+        overlapping: listening.overlapping.clone(),
     }
 }

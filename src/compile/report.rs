@@ -1,12 +1,13 @@
 //! What became of Gateways and routes, in the words of their conditions (semantics of the Gateway API's status,
 //! without its form: `status` gives it that).
 
+use super::parameters::Parameters;
 use crate::resource::{GrpcRoute, HttpRoute, ObjectRef, ParentRef, Resource, TcpRoute, TlsRoute, UdpRoute};
 use crate::routing::GatewayId;
 use std::sync::Arc;
 
 /// One condition's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Verdict {
     pub holds: bool,
     /// A reason of the Gateway API, `BackendNotFound`.
@@ -46,6 +47,8 @@ pub struct GatewayReport {
     pub listeners: Vec<ListenerReport>,
     /// All that name it as their parent.
     pub listener_sets: Vec<ListenerSetReport>,
+    /// What its `parametersRef` comes to; `None` when it leads nowhere.
+    pub parameters: Option<Parameters>,
 }
 
 /// What became of a ListenerSet at its Gateway.
@@ -76,6 +79,8 @@ pub struct ListenerReport {
     pub resolved_refs: Verdict,
     /// Holds when it is in conflict with another listener.
     pub conflicted: Verdict,
+    /// Set when a client may take its TLS settings for another listener's.
+    pub overlapping: Option<Verdict>,
 }
 
 /// What became of a route.
@@ -144,7 +149,7 @@ pub struct PolicyReport {
 }
 
 /// What became of a route at one parent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct ParentReport {
     /// The parent's place in `spec.parentRefs`.
     pub place: usize,

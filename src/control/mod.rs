@@ -17,10 +17,10 @@ pub use sockets::Opened;
 
 use crate::bindings::{Bindings, Served};
 use crate::compile::{
-    Binding, Certificates, Compiled, Diagnostic, GatewayReport, PolicyReport, RouteReport, Severity,
-    SocketSpec, compile_after, endpoints,
+    Binding, Certificates, Compiled, Diagnostic, GatewayReport, Parameters, PolicyReport, RouteReport,
+    Severity, SocketSpec, compile_after, endpoints,
 };
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Drain};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::{Gateway, Habits};
@@ -33,11 +33,12 @@ use crate::tls::{
 };
 use crate::upstream::{Clusters, EndpointsKey};
 use sockets::{Sockets, Wanted};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use told::Told;
 use tracing::{error, info};
@@ -64,10 +65,12 @@ pub struct Control {
     snapshot: Snapshot,
     sockets: Sockets,
     /// The endpoint sets of the revision that is live.
-    endpoints: BTreeSet<EndpointsKey>,
+    endpoints: Vec<EndpointsKey>,
     told: Told,
     observers: Observers,
     here: Here,
+    /// How long an end may take, as the Gateways that are served want it.
+    drain: watch::Sender<Drain>,
     /// How many revisions were installed.
     number: u64,
 }
@@ -92,6 +95,7 @@ impl Control {
             sockets: Sockets::new(workers),
             tls: TlsShared::new(&config.session_tickets)?,
             here: here(&config),
+            drain: watch::Sender::new(config.drain),
             config,
             live,
             registry,
@@ -99,7 +103,7 @@ impl Control {
 
             certificates: Certificates::default(),
             snapshot: Snapshot::default(),
-            endpoints: BTreeSet::new(),
+            endpoints: Vec::new(),
             told: Told::default(),
             observers: Observers::default(),
             number: 0,
@@ -224,6 +228,11 @@ impl Control {
         self.publisher.publish(Publication { snapshot, served, gateways, routes, policies, sockets });
     }
 
+    /// How long the end of the process is to take, now and later.
+    pub fn drain(&self) -> watch::Receiver<Drain> {
+        self.drain.subscribe()
+    }
+
     /// The sockets that are open.
     pub fn opened(&self) -> Vec<Opened> {
         self.sockets.opened()
@@ -294,6 +303,8 @@ impl Control {
         });
         let observers = self.observers.clone();
         self.live.install(Revision { number, table, clusters, tls, observers });
+        let drain = drain(self.config.drain, &gateways);
+        self.drain.send_if_modified(|before| std::mem::replace(before, drain) != drain);
         self.sockets.want(wanted);
         Reports { gateways, routes, policies }
     }
@@ -361,6 +372,18 @@ fn here(config: &Config) -> Here {
         found.map(String::into_boxed_str)
     };
     Here { node: known(&config.node.name, "NODE_NAME"), zone: known(&config.node.zone, "NODE_ZONE") }
+}
+
+/// How long an end takes: as long as the most patient Gateway asks for, where one that asks for nothing is content
+/// with what proxy.toml says.
+fn drain(config: Drain, gateways: &[GatewayReport]) -> Drain {
+    let parameters = || gateways.iter().map(|report| report.parameters.as_ref());
+    let longest = |said: fn(&Parameters) -> Option<Duration>, otherwise: Duration| {
+        parameters().map(|one| one.and_then(said).unwrap_or(otherwise)).max().unwrap_or(otherwise)
+    };
+    let grace = longest(|one| one.drain_grace, config.grace);
+    // Whatever is still in flight when sockets close needs a moment, too.
+    Drain { grace, timeout: longest(|one| one.drain_timeout, config.timeout).max(grace) }
 }
 
 /// What became of the objects of a snapshot.

@@ -11,13 +11,12 @@ use crate::routing::{
 };
 use crate::telemetry::{HttpStats, Observers};
 use crate::upstream::{
-    Address, BackendSpec, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec, Protocol,
-    Resolver,
+    Address, BackendSpec, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec, EndpointsSpecs,
+    Protocol, Resolver,
 };
 use crate::wire::Wire;
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -310,7 +309,7 @@ fn table(rule: Rule) -> RoutingTable {
     RoutingTable::new(vec![(id, socket)], vec![Arc::new(rule)])
 }
 
-fn cluster(backends: &[(Protocol, Vec<SocketAddr>)]) -> (ClusterSpec, BTreeMap<EndpointsKey, EndpointsSpec>) {
+fn cluster(backends: &[(Protocol, Vec<SocketAddr>)]) -> (ClusterSpec, EndpointsSpecs) {
     let key = |place: usize| EndpointsKey(format!("service/default/b{place}/80").into());
     let endpoint = |address: &SocketAddr| EndpointSpec { address: Address::Ip(*address) };
     let endpoints = backends.iter().enumerate().map(|(place, (_, addresses))| {

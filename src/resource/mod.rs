@@ -6,6 +6,7 @@
 mod backend;
 mod core;
 mod diagnostic;
+mod envoy_proxy;
 mod extension;
 mod filter;
 mod gateway;
@@ -28,6 +29,9 @@ pub use self::http::{HttpBackendRef, HttpMatch, HttpPathMatch, HttpRoute, HttpRo
 pub use self::http::{Retry, SessionPersistence, Timeouts, ValueMatch};
 pub use backend::{Backend, BackendEndpoint, BackendSpec, BackendTls, HostPort, UnixPath};
 pub use diagnostic::{Diagnostic, ObjectRef, Place, Severity};
+pub use envoy_proxy::{
+    EnvoyPatch, EnvoyProvider, EnvoyProxy, EnvoyProxySpec, EnvoyService, EnvoyShutdown, EnvoyTelemetry,
+};
 pub use extension::{
     BodySource, CredentialInjection, CredentialSource, ExtraMatch, FixedAnswer, HostRewrite, HttpRouteFilter,
     HttpRouteFilterSpec, PathRewrite, RegexReplacement, UrlRewriteExtension,
@@ -169,6 +173,7 @@ kinds! {
     ReferenceGrant, reference_grants, GATEWAY_GROUP, "ReferenceGrant", true;
     Backend, backends, ENVOY_GATEWAY_GROUP, "Backend", true;
     HttpRouteFilter, http_route_filters, ENVOY_GATEWAY_GROUP, "HTTPRouteFilter", true;
+    EnvoyProxy, envoy_proxies, ENVOY_GATEWAY_GROUP, "EnvoyProxy", true;
     Service, services, "", "Service", true;
     EndpointSlice, endpoint_slices, "discovery.k8s.io", "EndpointSlice", true;
     Secret, secrets, "", "Secret", true;

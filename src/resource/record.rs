@@ -1,6 +1,7 @@
 //! What the API server knows of an object beside what its user wrote: identity, version, status.
 
 use super::ObjectRef;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,7 @@ impl Record {
 /// The records of all objects whose status we write or read, shared by who watches and who writes.
 #[derive(Debug, Clone)]
 pub struct Records {
-    map: Arc<Mutex<HashMap<ObjectRef, Arc<Record>>>>,
+    map: Arc<Mutex<HashMap<ObjectRef, Arc<Record>, RandomState>>>,
     changes: watch::Sender<u64>,
 }
 
@@ -81,7 +82,7 @@ impl Records {
         self.changes.subscribe()
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<ObjectRef, Arc<Record>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<ObjectRef, Arc<Record>, RandomState>> {
         // Nothing can fail half-way while the lock is held.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// `parentRefs[]`: what a route attaches to.
 ///
 /// A status repeats it as it was written, so what is absent stays so.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentRef {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,11 +1,13 @@
 //! All objects of one moment, in an order that does not depend on where they come from.
 
 use super::{
-    Backend, BackendTlsPolicy, ConfigMap, Diagnostic, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
-    HttpRoute, HttpRouteFilter, ListenerSet, Namespace, Object, Place, ReferenceGrant, Resource, Secret,
-    Service, Severity, TcpRoute, TlsRoute, UdpRoute,
+    Backend, BackendTlsPolicy, ConfigMap, Diagnostic, EndpointSlice, EnvoyProxy, Gateway, GatewayClass,
+    GrpcRoute, HttpRoute, HttpRouteFilter, ListenerSet, Namespace, Object, Place, ReferenceGrant, Resource,
+    Secret, Service, Severity, TcpRoute, TlsRoute, UdpRoute,
 };
-use std::sync::Arc;
+use foldhash::fast::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Arc, OnceLock};
 
 /// What users wrote, with what could not be read of it.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +24,7 @@ pub struct Snapshot {
     pub reference_grants: Objects<ReferenceGrant>,
     pub backends: Objects<Backend>,
     pub http_route_filters: Objects<HttpRouteFilter>,
+    pub envoy_proxies: Objects<EnvoyProxy>,
     pub services: Objects<Service>,
     pub endpoint_slices: Objects<EndpointSlice>,
     pub secrets: Objects<Secret>,
@@ -69,60 +72,104 @@ pub struct Entry<T> {
 
 /// All objects of one kind, sorted by namespace and name.
 #[derive(Debug, Clone)]
-pub struct Objects<T>(Vec<Entry<T>>);
+pub struct Objects<T> {
+    entries: Vec<Entry<T>>,
+    /// Made when somebody first asks for an object by its name.
+    index: OnceLock<Index>,
+}
 
 impl<T> Default for Objects<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { entries: Vec::new(), index: OnceLock::new() }
     }
 }
 
 impl<T: Resource> Objects<T> {
     /// The object of this name; the namespace is empty for kinds without one.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Entry<T>> {
-        let key = |entry: &Entry<T>| entry.object.metadata().key().cmp(&(namespace, name));
-        self.0.binary_search_by(key).ok().map(|found| &self.0[found])
+        let key = |entry: &Entry<T>| entry.object.metadata().key() == (namespace, name);
+        self.index.get_or_init(|| Index::of(&self.entries)).find(&(namespace, name), &self.entries, key)
     }
 
     /// All objects of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> &[Entry<T>] {
         let before = |entry: &Entry<T>| &*entry.object.metadata().namespace < namespace;
         let within = |entry: &Entry<T>| &*entry.object.metadata().namespace == namespace;
-        let start = self.0.partition_point(before);
-        let rest = &self.0[start..];
+        let start = self.entries.partition_point(before);
+        let rest = &self.entries[start..];
         &rest[..rest.partition_point(within)]
     }
 
     /// All objects.
     pub fn iter(&self) -> std::slice::Iter<'_, Entry<T>> {
-        self.0.iter()
+        self.entries.iter()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     pub(super) fn push(&mut self, entry: Entry<T>) {
-        self.0.push(entry);
+        self.entries.push(entry);
     }
 
     /// Sorts and keeps the first of each name.
     pub(super) fn settle(&mut self, diagnostics: &mut Vec<Diagnostic>) {
-        self.0.sort_by(|a, b| a.object.metadata().key().cmp(&b.object.metadata().key()));
-        self.0.shrink_to_fit();
-        self.0.dedup_by(|second, first| {
+        self.entries.sort_by(|a, b| a.object.metadata().key().cmp(&b.object.metadata().key()));
+        self.entries.shrink_to_fit();
+        self.entries.dedup_by(|second, first| {
             let same = second.object.metadata().key() == first.object.metadata().key();
             if same {
                 diagnostics.push(duplicate(first, second));
             }
             same
         });
+    }
+}
+
+/// Where entries are, by the hash of their names. A search by halves would compare a dozen names, each of them
+/// somewhere else in memory; ten thousand routes ask for as many Services.
+#[derive(Debug, Clone)]
+struct Index {
+    hasher: RandomState,
+    /// A place plus one, or 0 for nothing; more than half of the slots hold nothing.
+    slots: Box<[u32]>,
+}
+
+impl Index {
+    fn of<T: Resource>(entries: &[Entry<T>]) -> Self {
+        let slots = vec![0; (entries.len() * 2 + 1).next_power_of_two()];
+        let mut index = Self { hasher: RandomState::default(), slots: slots.into() };
+        for (place, entry) in (1..).zip(entries) {
+            let free = index.probe(&entry.object.metadata().key()).find(|slot| index.slots[*slot] == 0);
+            if let Some(slot) = free {
+                index.slots[slot] = place;
+            }
+        }
+        index
+    }
+
+    fn find<'e, T>(
+        &self,
+        key: &(&str, &str),
+        entries: &'e [Entry<T>],
+        is_it: impl Fn(&Entry<T>) -> bool,
+    ) -> Option<&'e Entry<T>> {
+        let places = self.probe(key).map(|slot| self.slots[slot]).take_while(|place| *place > 0);
+        places.filter_map(|place| entries.get(place as usize - 1)).find(|entry| is_it(entry))
+    }
+
+    /// The slots in which a name may be, in order.
+    fn probe(&self, key: &(&str, &str)) -> impl Iterator<Item = usize> + use<> {
+        let mask = self.slots.len() - 1;
+        let start = self.hasher.hash_one(key) as usize;
+        (0..=mask).map(move |step| start.wrapping_add(step) & mask)
     }
 }
 
@@ -140,5 +187,30 @@ fn duplicate<T: Resource>(first: &Entry<T>, second: &Entry<T>) -> Diagnostic {
             "the same object stands {} too, which is the one that counts; remove one of them",
             place(first)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Metadata;
+
+    #[test]
+    fn every_object_is_found_by_its_name_and_no_other_one() {
+        let named = |namespace: &str, name: String| {
+            let metadata = Metadata { namespace: namespace.into(), name: name.into(), ..Metadata::default() };
+            (Object::Namespace(Arc::new(Namespace { metadata })), None)
+        };
+        for count in [0, 1, 2, 7, 1000] {
+            let objects = (0..count).map(|number| named(["a", "b"][number % 2], format!("n-{number}")));
+            let snapshot = Snapshot::new(objects, Vec::new());
+            for number in 0..count {
+                let name = format!("n-{number}");
+                let found = snapshot.namespaces.get(["a", "b"][number % 2], &name).expect("it is there");
+                assert_eq!(*found.object.metadata.name, *name);
+                assert!(snapshot.namespaces.get(["b", "a"][number % 2], &name).is_none());
+            }
+            assert!(snapshot.namespaces.get("a", "other").is_none());
+        }
     }
 }

@@ -7,7 +7,7 @@
 use super::certificates::Certificates;
 use super::document::{Document, Fault, Format, Spot, read_documents};
 use super::said;
-use super::watch::Watch;
+use super::watch::{Touched, Watch};
 use crate::resource::{Diagnostic, Object, ObjectRef, Place, Severity, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -98,15 +98,21 @@ impl Files {
     /// Safe to drop while it waits.
     pub async fn changed(&mut self) -> Snapshot {
         loop {
-            match &mut self.watch {
+            let touched = match &mut self.watch {
                 Some(watch) => watch.wait().await,
-                None => self.watch = Some(Watch::new()),
-            }
+                None => {
+                    self.watch = Some(Watch::new());
+                    Touched::Anything
+                }
+            };
             if let Some(watch) = &mut self.watch {
                 let certificates = self.certificates.paths();
                 watch.follow(&self.paths.iter().chain(certificates).cloned().collect::<Vec<_>>());
             }
-            let look = self.look(true);
+            let look = match self.known(touched) {
+                Some(files) => self.look_at(files, true),
+                None => self.look(true),
+            };
             self.pending |= look.changed;
             if look.doubtful {
                 tokio::time::sleep(HALF_WRITTEN).await;
@@ -135,13 +141,40 @@ impl Files {
             .retain(|path, _| found.contains(path) || faults.keys().any(|folder| path.starts_with(folder)));
         look.changed |= self.files.len() != before;
         look.changed |= self.certificates.look();
-        for path in found {
+        let of_files = self.look_at(found, patience);
+        Look { changed: look.changed | of_files.changed, doubtful: of_files.doubtful }
+    }
+
+    /// Brings these files up to date.
+    fn look_at(&mut self, paths: BTreeSet<PathBuf>, patience: bool) -> Look {
+        let mut look = Look::default();
+        for path in paths {
             let file = self.files.entry(path).or_insert_with_key(|path| File::new(path.clone(), Vec::new()));
             let of_file = file.look(patience);
             look.changed |= of_file.changed;
             look.doubtful |= of_file.doubtful;
         }
         look
+    }
+
+    /// The files that were touched, when these are files that are known and still there and nothing else was. Then
+    /// it is not worth it to ask for the times of ten thousand others.
+    fn known(&self, touched: Touched) -> Option<BTreeSet<PathBuf>> {
+        let Touched::Paths(paths) = touched else { return None };
+        let here = std::env::current_dir().unwrap_or_default();
+        let mut known = BTreeSet::new();
+        for path in paths {
+            let name = path.file_name()?.as_encoded_bytes();
+            // Nobody reads files whose name begins with a dot. ConfigMap mounts swap all their files by one with two.
+            if name.starts_with(b".") && !name.starts_with(b"..") {
+                continue;
+            }
+            // The watch tells absolute paths.
+            let names = [Some(path.as_path()), path.strip_prefix(&here).ok()];
+            let file = names.into_iter().flatten().find(|name| self.files.contains_key(*name))?;
+            known.insert(file.to_owned());
+        }
+        known.iter().all(|path| path.is_file()).then_some(known)
     }
 
     fn snapshot(&self) -> Snapshot {

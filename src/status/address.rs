@@ -3,7 +3,7 @@
 use super::publication::Publication;
 use super::services;
 use crate::bindings::{Place, Refusal, Served};
-use crate::compile::{GatewayReport, Verdict};
+use crate::compile::{Binding, GatewayReport, Verdict};
 use crate::config::{KubernetesSource, ServiceType};
 use crate::resource::{ObjectRef, Records, Service};
 use serde_json::{Value, json};
@@ -17,6 +17,18 @@ pub(super) struct Reach {
     pub addresses: Vec<Value>,
     /// Why it is not reachable, or not at every address that it asks for.
     pub lacking: Option<Verdict>,
+    /// Why it cannot be had at the addresses that it asks for.
+    pub refusal: Option<Refusal>,
+}
+
+impl Reach {
+    fn at(addresses: Vec<Value>) -> Self {
+        Self { addresses, ..Self::default() }
+    }
+
+    fn lacking(verdict: Verdict) -> Self {
+        Self { lacking: Some(verdict), ..Self::default() }
+    }
 }
 
 /// Where a Gateway can be reached.
@@ -28,20 +40,19 @@ pub(super) fn reach(
     records: &Records,
 ) -> Reach {
     let mut reach = match &served.place {
-        Place::Addresses(addresses) => Reach { addresses: addresses.iter().map(ip).collect(), lacking: None },
-        Place::Nowhere(why) => {
-            Reach { addresses: Vec::new(), lacking: Some(Verdict::no("NoResources", why.clone())) }
-        }
+        Place::Addresses(addresses) => Reach::at(addresses.iter().map(ip).collect()),
+        Place::Nowhere(why) => Reach::lacking(Verdict::no("NoResources", why.clone())),
         Place::Configured | Place::Ports => {
-            let service = services::Plan::new(served, config, namespace);
+            let service = services::Plan::new(publication, served, config, namespace);
             match service.r#type {
-                ServiceType::None => Reach { addresses: bound(publication, served), lacking: None },
+                ServiceType::None => Reach::at(bound(publication, served)),
                 ServiceType::LoadBalancer => balanced(publication, &service, records),
                 ServiceType::ClusterIP | ServiceType::NodePort => inner(publication, &service),
             }
         }
     };
-    if let Some(Refusal::NotUsable(message)) = &served.refusal {
+    reach.refusal = served.refusal.clone().or_else(|| refused(publication, served, &reach));
+    if let Some(Refusal::NotUsable(message)) = &reach.refusal {
         reach.lacking = Some(Verdict::no("AddressNotUsable", message.clone()));
     }
     if reach.lacking.is_none() {
@@ -51,8 +62,8 @@ pub(super) fn reach(
 }
 
 /// What the addresses mean for the conditions of a Gateway.
-pub(super) fn judge(mut report: GatewayReport, served: &Served, reach: &Reach) -> GatewayReport {
-    if let Some(Refusal::Unsupported(message)) = &served.refusal {
+pub(super) fn judge(mut report: GatewayReport, reach: &Reach) -> GatewayReport {
+    if let Some(Refusal::Unsupported(message)) = &reach.refusal {
         report.accepted = Verdict::no("UnsupportedAddress", message.clone());
         report.programmed = Verdict::no("Invalid", message.clone());
     } else if let Some(lacking) = reach.lacking.as_ref().filter(|_| report.programmed.holds) {
@@ -70,6 +81,28 @@ pub fn reported(status: &str) -> Vec<IpAddr> {
 
 fn ip(address: &IpAddr) -> Value {
     json!({ "type": "IPAddress", "value": address.to_string() })
+}
+
+/// Why addresses that the spec asks for are not those that there are. While there are none, they may still come.
+fn refused(publication: &Publication, served: &Served, reach: &Reach) -> Option<Refusal> {
+    let Binding { namespace, object, .. } = &served.binding;
+    let gateway = publication.snapshot.gateways.get(namespace, object)?;
+    let asked = &gateway.object.spec.addresses;
+    let foreign = asked.iter().find_map(|address| {
+        let kind = address.r#type.as_deref().filter(|kind| *kind != "IPAddress")?;
+        Some(Refusal::Unsupported(format!("addresses of type {kind} are not supported, only IPAddress")))
+    });
+    if foreign.is_some() || reach.addresses.is_empty() {
+        return foreign;
+    }
+    let had = |wanted: &str| reach.addresses.iter().any(|address| address["value"] == wanted);
+    let values =
+        asked.iter().filter_map(|address| address.value.as_deref()).filter(|value| !value.is_empty());
+    let lost: Vec<&str> = values.filter(|wanted| !had(wanted)).collect();
+    (!lost.is_empty()).then(|| {
+        let (lost, count) = (lost.join(", "), reach.addresses.len());
+        Refusal::NotUsable(format!("{lost} is none of the {count} addresses that the Gateway has got"))
+    })
 }
 
 /// Why a socket of the Gateway is not open.
@@ -102,10 +135,7 @@ fn balanced(publication: &Publication, service: &services::Plan, records: &Recor
         namespace: service.namespace.clone(),
         name: service.name.clone(),
     };
-    let waiting = |message: String| Reach {
-        addresses: Vec::new(),
-        lacking: Some(Verdict::no("AddressNotAssigned", message)),
-    };
+    let waiting = |message: String| Reach::lacking(Verdict::no("AddressNotAssigned", message));
     if let Some(problem) = service.obstacle(&publication.snapshot) {
         return waiting(problem);
     }
@@ -127,7 +157,7 @@ fn balanced(publication: &Publication, service: &services::Plan, records: &Recor
             format!("the load balancer of Service {}/{} has no address yet", named.namespace, named.name);
         return waiting(message);
     }
-    Reach { addresses, lacking: None }
+    Reach::at(addresses)
 }
 
 /// The address of a Service within the cluster.
@@ -136,10 +166,7 @@ fn inner(publication: &Publication, service: &services::Plan) -> Reach {
     let service: Option<&Arc<Service>> = found.map(|entry| &entry.object);
     let address = service.and_then(|service| service.spec.cluster_ip.as_deref()?.parse().ok());
     match address {
-        Some(address) => Reach { addresses: vec![ip(&address)], lacking: None },
-        None => Reach {
-            addresses: Vec::new(),
-            lacking: Some(Verdict::no("AddressNotAssigned", "its Service has no cluster address yet")),
-        },
+        Some(address) => Reach::at(vec![ip(&address)]),
+        None => Reach::lacking(Verdict::no("AddressNotAssigned", "its Service has no cluster address yet")),
     }
 }

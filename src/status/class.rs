@@ -2,7 +2,7 @@
 
 use super::condition::conditions;
 use crate::compile::Verdict;
-use crate::resource::{ENVOY_GATEWAY_GROUP, GatewayClass, ParametersRef};
+use crate::resource::GatewayClass;
 use serde_json::{Value, json};
 
 /// The minor versions of the Gateway API whose objects are understood.
@@ -60,9 +60,10 @@ const FEATURES: &[&str] = &[
     "UDPRoute",
 ];
 
-/// The status of a class; `bundle` is the version of the Gateway API that is installed, as far as it is known.
-pub(super) fn class(class: &GatewayClass, bundle: Option<&str>) -> Value {
-    let accepted = match class.spec.parameters_ref.as_deref().and_then(strange) {
+/// The status of a class; `bundle` is the version of the Gateway API that is installed, as far as it is known, and
+/// `fault` what is wrong with its parameters.
+pub(super) fn class(class: &GatewayClass, bundle: Option<&str>, fault: Option<String>) -> Value {
+    let accepted = match fault {
         Some(message) => Verdict::no("InvalidParameters", message),
         None => Verdict::yes("Accepted"),
     };
@@ -73,17 +74,6 @@ pub(super) fn class(class: &GatewayClass, bundle: Option<&str>) -> Value {
     json!({
         "conditions": conditions(class.metadata.generation, verdicts),
         "supportedFeatures": features,
-    })
-}
-
-/// What is wrong with parameters: of all kinds we read Envoy Gateway's only.
-pub(super) fn strange(parameters: &ParametersRef) -> Option<String> {
-    let known = *parameters.group == *ENVOY_GATEWAY_GROUP && *parameters.kind == *"EnvoyProxy";
-    (!known).then(|| {
-        let ParametersRef { group, kind, .. } = parameters;
-        format!(
-            "parameters of kind {kind} ({group}) are not known here, only EnvoyProxy ({ENVOY_GATEWAY_GROUP})"
-        )
     })
 }
 
@@ -104,6 +94,9 @@ fn version(bundle: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::class_parameters;
+    use crate::source::read_text;
+    use std::path::Path;
 
     #[test]
     fn features_are_sorted_as_the_api_wants_them() {
@@ -112,20 +105,29 @@ mod tests {
 
     #[test]
     fn parameters_that_nobody_knows_are_not_accepted() {
+        let proxy = "{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: EnvoyProxy, metadata: {name: p, namespace: n}}";
+        let snapshot = read_text(Path::new("proxy.yaml"), proxy);
         let class_with = |parameters: &str| {
             let text = format!(
                 "{{metadata: {{name: c}}, spec: {{controllerName: c, parametersRef: {parameters}}}}}"
             );
-            let status = class(&serde_saphyr::from_str(&text).unwrap(), None);
+            let of: GatewayClass = serde_saphyr::from_str(&text).unwrap();
+            let status = class(&of, None, class_parameters(&snapshot, &of).err());
             let accepted = &status["conditions"][0];
             format!("{}={}/{}", accepted["type"], accepted["status"], accepted["reason"]).replace('"', "")
         };
+        let known = "group: gateway.envoyproxy.io, kind: EnvoyProxy";
         for (parameters, want) in [
-            ("{group: gateway.envoyproxy.io, kind: EnvoyProxy, name: p}", "Accepted=True/Accepted"),
-            ("{group: example.test, kind: Parameters, name: p}", "Accepted=False/InvalidParameters"),
-            ("{group: '', kind: ConfigMap, name: p}", "Accepted=False/InvalidParameters"),
+            (format!("{{{known}, name: p, namespace: n}}"), "Accepted=True/Accepted"),
+            (format!("{{{known}, name: p}}"), "Accepted=False/InvalidParameters"),
+            (format!("{{{known}, name: other, namespace: n}}"), "Accepted=False/InvalidParameters"),
+            (
+                "{group: example.test, kind: Parameters, name: p}".to_owned(),
+                "Accepted=False/InvalidParameters",
+            ),
+            ("{group: '', kind: ConfigMap, name: p}".to_owned(), "Accepted=False/InvalidParameters"),
         ] {
-            assert_eq!(class_with(parameters), want, "{parameters}");
+            assert_eq!(class_with(&parameters), want, "{parameters}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Keeps the Services of Gateways, and tells people by Events what is wrong.
 
+use super::difference::difference;
 use super::publication::Publication;
-use super::services::{Plan, difference, leftover};
+use super::services::{Plan, leftover};
 use crate::bindings::Served;
 use crate::config::KubernetesSource;
 use crate::resource::{ObjectRef, Record, Records};
@@ -98,7 +99,10 @@ impl Keeper {
     }
 
     fn task(&mut self, publication: &Publication, served: &Served) -> Option<Task> {
-        let plan = Plan::new(served, &self.config, &self.namespace);
+        let plan = Plan::new(publication, served, &self.config, &self.namespace);
+        if !plan.is_certain {
+            return None;
+        }
         let gateway = named("Gateway", &served.binding.namespace, &served.binding.object);
         let owner = self.records.get(&gateway)?;
         let record = self.records.get(&named("Service", &plan.namespace, &plan.name));

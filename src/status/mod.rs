@@ -5,6 +5,7 @@
 mod address;
 mod class;
 mod condition;
+mod difference;
 mod keeper;
 mod lease;
 mod merge;
@@ -28,6 +29,7 @@ use crate::compile::{
 };
 use crate::resource::{GATEWAY_GROUP, ParentRef};
 use condition::conditions;
+use serde_json::{Value, json};
 
 /// The status of a Gateway; its addresses are for the writer to add.
 pub fn gateway(report: &GatewayReport) -> GatewayStatus {
@@ -43,6 +45,7 @@ pub fn gateway(report: &GatewayReport) -> GatewayStatus {
         insecure_frontend,
         listeners,
         listener_sets,
+        parameters: _,
     } = report;
     let always = [("Accepted", accepted), ("Programmed", programmed), ("ResolvedRefs", resolved_refs)];
     // This one exists only when it is true.
@@ -54,6 +57,17 @@ pub fn gateway(report: &GatewayReport) -> GatewayStatus {
         listeners: listeners.iter().map(|report| listener(report, *generation)).collect(),
         attached_listener_sets: u32::try_from(attached).unwrap_or(u32::MAX),
     }
+}
+
+/// The status of a Gateway or a ListenerSet that nobody serves, as the API server has it before anybody does.
+fn unclaimed(kind: &str) -> Value {
+    let pending = |kind: &str| json!({ "type": kind, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller" });
+    let mut status = json!({ "conditions": [pending("Accepted"), pending("Programmed")], "listeners": [] });
+    if kind == "Gateway" {
+        status["addresses"] = json!([]);
+        status["attachedListenerSets"] = json!(0);
+    }
+    status
 }
 
 /// The status of a ListenerSet of this Gateway.
@@ -83,7 +97,16 @@ fn listener(report: &ListenerReport, generation: Option<i64>) -> ListenerStatus 
         programmed,
         resolved_refs,
         conflicted,
+        overlapping,
     } = report;
+    let always = [
+        ("Accepted", accepted),
+        ("Programmed", programmed),
+        ("ResolvedRefs", resolved_refs),
+        ("Conflicted", conflicted),
+    ];
+    // This one exists only when it is true.
+    let overlapping = overlapping.iter().map(|verdict| ("OverlappingTLSConfig", verdict));
     ListenerStatus {
         name: name.clone(),
         supported_kinds: supported_kinds
@@ -91,15 +114,7 @@ fn listener(report: &ListenerReport, generation: Option<i64>) -> ListenerStatus 
             .map(|&kind| RouteKindStatus { group: GATEWAY_GROUP, kind })
             .collect(),
         attached_routes: *attached_routes,
-        conditions: conditions(
-            generation,
-            [
-                ("Accepted", accepted),
-                ("Programmed", programmed),
-                ("ResolvedRefs", resolved_refs),
-                ("Conflicted", conflicted),
-            ],
-        ),
+        conditions: conditions(generation, always.into_iter().chain(overlapping)),
     }
 }
 

@@ -3,22 +3,22 @@
 //! It is called like its Gateway and stands beside it, because tunnels and policies name it. A Service of that
 //! name which is Envoy Gateway's becomes ours without losing its address; one that is somebody's own stays so.
 
+use super::difference::{FIELDS, PROPAGATED, lay_over};
 use super::publication::Publication;
 use crate::bindings::{GATEWAY_LABEL, Place, Served};
-use crate::config::{KubernetesSource, ServiceConfig, ServicePlace, ServiceType};
-use crate::resource::{Gateway, Record, Service, Snapshot};
+use crate::config::{KubernetesSource, ServiceConfig, ServicePlace, ServiceType, TrafficPolicy};
+use crate::resource::{EnvoyProxy, EnvoyService, Gateway, Labels, Record, Service, Snapshot};
 use crate::routing::{SocketId, Transport};
 use foldhash::fast::FixedState;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trigate");
 const GATEWAY_NAMESPACE: &str = "trigate.dev/gateway-namespace";
 /// Envoy Gateway's label on what it makes for a Gateway.
 const ENVOY_OWNING: &str = "gateway.envoyproxy.io/owning-gateway-name";
-/// Which annotations came from us, so that they can go again.
-const PROPAGATED: &str = "trigate.dev/propagated-annotations";
 /// Which controller made it, for there may be several in a cluster.
 const CONTROLLER: &str = "trigate.dev/controller";
 const LONGEST_NAME: usize = 63;
@@ -29,16 +29,29 @@ pub(super) struct Plan {
     pub namespace: String,
     pub name: String,
     pub r#type: ServiceType,
+    /// Whether the Gateway's parameters are known. Without them its Service stays as it is.
+    pub is_certain: bool,
     config: ServiceConfig,
+    /// What the Gateway's EnvoyProxy says of it, which counts more than proxy.toml.
+    proxy: Option<Arc<EnvoyProxy>>,
     gateway: (String, String),
     controller: String,
 }
 
 impl Plan {
     /// The Service of a Gateway; `namespace` is trigate's own.
-    pub fn new(served: &Served, config: &KubernetesSource, namespace: &str) -> Self {
+    pub fn new(
+        publication: &Publication,
+        served: &Served,
+        config: &KubernetesSource,
+        namespace: &str,
+    ) -> Self {
         let binding = &served.binding;
-        let service = config.service(&binding.name);
+        let report = publication.gateways.iter().find(|report| report.id == binding.id);
+        let parameters = report.map(|report| report.parameters.as_ref());
+        let proxy = parameters.flatten().and_then(|parameters| parameters.proxy.clone());
+        let asked = proxy.as_ref().and_then(|proxy| proxy.service());
+        let service = asked_of(config.service(&binding.name), asked);
         let gateway = (binding.namespace.clone(), binding.object.clone());
         let (namespace, name) = match service.place() {
             ServicePlace::Gateway => (gateway.0.clone(), shortened(&gateway.1)),
@@ -46,12 +59,21 @@ impl Plan {
                 (namespace.to_owned(), shortened(&format!("{}-{}", gateway.0, gateway.1)))
             }
         };
+        let name = asked.and_then(|asked| asked.name.as_deref()).map_or(name, shortened);
         let default = match served.place {
             Place::Addresses(_) => ServiceType::ClusterIP,
             _ => ServiceType::LoadBalancer,
         };
-        let r#type = service.r#type.unwrap_or(default);
-        Self { namespace, name, r#type, config: service, gateway, controller: config.controller_name.clone() }
+        Self {
+            namespace,
+            name,
+            r#type: service.r#type.unwrap_or(default),
+            is_certain: parameters.is_none_or(|parameters| parameters.is_some()),
+            config: service,
+            proxy,
+            gateway,
+            controller: config.controller_name.clone(),
+        }
     }
 
     /// Why the Service cannot be ours: one of that name is somebody's own.
@@ -87,25 +109,83 @@ impl Plan {
             spec["selector"] = json!(selector);
         }
         if self.r#type == ServiceType::LoadBalancer {
-            if let Some(class) = &self.config.load_balancer_class {
-                spec["loadBalancerClass"] = json!(class);
-            }
-            let asked = gateway.spec.addresses.iter().find_map(|address| address.value.as_deref());
-            if let Some(address) = asked {
-                spec["loadBalancerIP"] = json!(address);
-            }
+            self.balance(gateway, &mut spec);
         }
         if let (Some(policy), true) =
             (self.config.external_traffic_policy, self.r#type != ServiceType::ClusterIP)
         {
             spec["externalTrafficPolicy"] = json!(policy.name());
         }
-        let mut metadata = json!({
-            "name": self.name,
-            "namespace": self.namespace,
-            "labels": self.labels(gateway),
-            "annotations": self.annotations(gateway),
+        let mut service = json!({
+            "metadata": { "labels": self.labels(gateway), "annotations": self.annotations(gateway) },
+            "spec": spec,
         });
+        if let Some(patch) = self.asked().and_then(|asked| asked.patch.as_ref()) {
+            lay_over(&mut service, patch);
+        }
+        self.sign(&mut service, owner);
+        Some(service)
+    }
+
+    fn asked(&self) -> Option<&EnvoyService> {
+        self.proxy.as_ref().and_then(|proxy| proxy.service())
+    }
+
+    /// What only a load balancer has.
+    fn balance(&self, gateway: &Gateway, spec: &mut Value) {
+        if let Some(class) = &self.config.load_balancer_class {
+            spec["loadBalancerClass"] = json!(class);
+        }
+        let asked = gateway.spec.addresses.iter().find_map(|address| address.value.as_deref());
+        let Some(EnvoyService {
+            load_balancer_ip,
+            load_balancer_source_ranges,
+            allocate_load_balancer_node_ports,
+            name: _,
+            r#type: _,
+            labels: _,
+            annotations: _,
+            load_balancer_class: _,
+            external_traffic_policy: _,
+            patch: _,
+        }) = self.asked()
+        else {
+            if let Some(address) = asked {
+                spec["loadBalancerIP"] = json!(address);
+            }
+            return;
+        };
+        if let Some(address) = asked.or(load_balancer_ip.as_deref()) {
+            spec["loadBalancerIP"] = json!(address);
+        }
+        if !load_balancer_source_ranges.is_empty() {
+            spec["loadBalancerSourceRanges"] = json!(&**load_balancer_source_ranges);
+        }
+        if let Some(allocate) = allocate_load_balancer_node_ports {
+            spec["allocateLoadBalancerNodePorts"] = json!(allocate);
+        }
+    }
+
+    /// Says what the Service is and whose, and what of it came from us, so that it can go again.
+    fn sign(&self, service: &mut Value, owner: &Record) {
+        let keys =
+            |value: &Value| value.as_object().map_or_else(Vec::new, |map| map.keys().cloned().collect());
+        let annotations = keys(&service["metadata"]["annotations"]).join(",");
+        // Every Service has these, and the class stays what it is.
+        const LASTING: [&str; 4] = ["type", "ports", "selector", "loadBalancerClass"];
+        let fields = keys(&service["spec"]).into_iter().filter(|field| !LASTING.contains(&field.as_str()));
+        let fields = fields.collect::<Vec<_>>().join(",");
+        service["apiVersion"] = json!("v1");
+        service["kind"] = json!("Service");
+        let metadata = &mut service["metadata"];
+        metadata["name"] = json!(self.name);
+        metadata["namespace"] = json!(self.namespace);
+        metadata["labels"][MANAGED_BY.0] = json!(MANAGED_BY.1);
+        metadata["labels"][GATEWAY_LABEL] = json!(shortened(&self.gateway.1));
+        metadata["labels"][GATEWAY_NAMESPACE] = json!(self.gateway.0);
+        metadata["annotations"][PROPAGATED] = json!(annotations);
+        metadata["annotations"][FIELDS] = json!(fields);
+        metadata["annotations"][CONTROLLER] = json!(self.controller);
         // An owner of another namespace would have the garbage collector remove the Service.
         if self.namespace == self.gateway.0 {
             metadata["ownerReferences"] = json!([{
@@ -113,32 +193,48 @@ impl Plan {
                 "controller": true, "blockOwnerDeletion": false,
             }]);
         }
-        Some(json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec }))
     }
 
     fn labels(&self, gateway: &Gateway) -> BTreeMap<String, String> {
-        let own = [
-            (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
-            (GATEWAY_LABEL.to_owned(), shortened(&self.gateway.1)),
-            (GATEWAY_NAMESPACE.to_owned(), self.gateway.0.clone()),
-        ];
-        let wished =
-            gateway.spec.infrastructure.iter().flat_map(|infrastructure| infrastructure.labels.iter());
-        let wished = wished.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        self.config.labels.clone().into_iter().chain(wished).chain(own).collect()
+        let wished = gateway.spec.infrastructure.as_ref().map(|infrastructure| &infrastructure.labels);
+        let asked = self.asked().map(|asked| &asked.labels);
+        collected(&self.config.labels, [wished, asked])
     }
 
     fn annotations(&self, gateway: &Gateway) -> BTreeMap<String, String> {
-        let wished =
-            gateway.spec.infrastructure.iter().flat_map(|infrastructure| infrastructure.annotations.iter());
-        let wished = wished.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let mut annotations: BTreeMap<String, String> =
-            self.config.annotations.clone().into_iter().chain(wished).collect();
-        let keys: Vec<&str> = annotations.keys().map(String::as_str).collect();
-        let keys = keys.join(",");
-        annotations.insert(PROPAGATED.to_owned(), keys);
-        annotations.insert(CONTROLLER.to_owned(), self.controller.clone());
-        annotations
+        let wished = gateway.spec.infrastructure.as_ref().map(|infrastructure| &infrastructure.annotations);
+        let asked = self.asked().map(|asked| &asked.annotations);
+        collected(&self.config.annotations, [wished, asked])
+    }
+}
+
+/// Of two with one key the later one counts, as with Envoy Gateway.
+fn collected(first: &BTreeMap<String, String>, later: [Option<&Labels>; 2]) -> BTreeMap<String, String> {
+    let later = later.into_iter().flatten().flat_map(Labels::iter);
+    let later = later.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    first.clone().into_iter().chain(later).collect()
+}
+
+/// What proxy.toml says of a Service with what an EnvoyProxy says instead.
+fn asked_of(config: ServiceConfig, asked: Option<&EnvoyService>) -> ServiceConfig {
+    let Some(asked) = asked else { return config };
+    let policy = asked.external_traffic_policy.as_deref();
+    let policy =
+        [TrafficPolicy::Local, TrafficPolicy::Cluster].into_iter().find(|known| policy == Some(known.name()));
+    let kind = [ServiceType::LoadBalancer, ServiceType::NodePort, ServiceType::ClusterIP]
+        .into_iter()
+        .find(|known| known.name() == asked.r#type.as_deref());
+    // Whoever runs trigate decides whether there are Services at all.
+    let none = config.r#type.filter(|kind| *kind == ServiceType::None);
+    ServiceConfig {
+        r#type: none.or(kind).or(config.r#type),
+        load_balancer_class: asked
+            .load_balancer_class
+            .as_deref()
+            .map(str::to_owned)
+            .or(config.load_balancer_class),
+        external_traffic_policy: policy.or(config.external_traffic_policy),
+        ..config
     }
 }
 
@@ -167,92 +263,31 @@ fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
     ports.into_values().collect()
 }
 
-/// Services that we made for Gateways that are not served any more. Those beside their Gateway go with it.
+/// Services of ours in trigate's own namespace that no Gateway has any more: of Gateways that are gone or are
+/// somebody else's, and those that have another name now. Those beside a Gateway that is gone go with it.
 pub(super) fn leftover(publication: &Publication, config: &KubernetesSource, namespace: &str) -> Vec<String> {
     let plans: Vec<Plan> =
-        publication.served.iter().map(|served| Plan::new(served, config, namespace)).collect();
+        publication.served.iter().map(|served| Plan::new(publication, served, config, namespace)).collect();
     let of_ours =
         publication.snapshot.services.in_namespace(namespace).iter().map(|entry| &entry.object.metadata);
     of_ours
         .filter(|metadata| metadata.labels.get(MANAGED_BY.0) == Some(MANAGED_BY.1))
         .filter(|metadata| metadata.annotations.get(CONTROLLER) == Some(&config.controller_name))
-        .filter(|metadata| metadata.labels.get(GATEWAY_NAMESPACE).is_some_and(|other| other != namespace))
+        .filter(|metadata| match metadata.labels.get(GATEWAY_NAMESPACE) {
+            // That it is not to be seen may mean that its kind is being installed anew.
+            Some(own) if own == namespace => {
+                publication.snapshot.gateways.in_namespace(namespace).iter().any(|entry| {
+                    Some(&*shortened(&entry.object.metadata.name)) == metadata.labels.get(GATEWAY_LABEL)
+                })
+            }
+            other => other.is_some(),
+        })
         .filter(|metadata| {
-            !plans.iter().any(|plan| plan.namespace == namespace && *plan.name == *metadata.name)
+            !plans
+                .iter()
+                .any(|plan| !plan.is_certain || (plan.namespace == namespace && *plan.name == *metadata.name))
         })
         .map(|metadata| metadata.name.to_string())
-        .collect()
-}
-
-/// What to change in a Service as a merge patch; `None` when it is as it should be.
-pub(super) fn difference(current: &Value, desired: &Value) -> Option<Value> {
-    let mut metadata = Map::new();
-    for field in ["labels", "annotations"] {
-        let mut changed: Map<String, Value> = Map::new();
-        let now = desired.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
-        for (key, value) in now.into_iter().flatten() {
-            if current["metadata"][field][key] != *value {
-                changed.insert(key.clone(), value.clone());
-            }
-        }
-        if field == "annotations" {
-            let before = current["metadata"][field][PROPAGATED].as_str().unwrap_or_default();
-            let gone = before.split(',').filter(|key| !key.is_empty()).chain([PROPAGATED]);
-            for key in gone.filter(|key| now.is_none_or(|now| !now.contains_key(*key))) {
-                if current["metadata"][field].get(key).is_some() {
-                    changed.insert(key.to_owned(), Value::Null);
-                }
-            }
-        }
-        if !changed.is_empty() {
-            metadata.insert(field.to_owned(), Value::Object(changed));
-        }
-    }
-    let owners = &desired["metadata"]["ownerReferences"];
-    let uid = |owners: &Value| owners.pointer("/0/uid").cloned();
-    if owners.is_array() && uid(owners) != uid(&current["metadata"]["ownerReferences"]) {
-        metadata.insert("ownerReferences".to_owned(), owners.clone());
-    }
-    let spec = changed_spec(&current["spec"], &desired["spec"]);
-    if metadata.is_empty() && spec.is_empty() {
-        return None;
-    }
-    Some(json!({ "metadata": metadata, "spec": spec }))
-}
-
-fn changed_spec(current: &Value, desired: &Value) -> Map<String, Value> {
-    let mut changed = Map::new();
-    let Some(fields) = desired.as_object() else { return changed };
-    for (field, value) in fields {
-        let same = match field.as_str() {
-            "ports" => ports_of(current) == *value,
-            // It can be set only when the Service becomes a load balancer.
-            "loadBalancerClass" => current["type"] == "LoadBalancer",
-            _ => current[field] == *value,
-        };
-        if !same {
-            changed.insert(field.clone(), value.clone());
-        }
-    }
-    // A merge patch merges maps, and a label that stays in the selector would choose nothing.
-    if let Some(selector) = changed.get_mut("selector").and_then(Value::as_object_mut) {
-        for key in current["selector"].as_object().into_iter().flatten().map(|(key, _)| key) {
-            selector.entry(key.clone()).or_insert(Value::Null);
-        }
-    }
-    changed
-}
-
-/// The ports of a Service as far as we decide them.
-fn ports_of(spec: &Value) -> Value {
-    let ports = spec["ports"].as_array().into_iter().flatten();
-    ports
-        .map(|port| {
-            json!({
-                "name": port["name"], "port": port["port"], "targetPort": port["targetPort"],
-                "protocol": port["protocol"],
-            })
-        })
         .collect()
 }
 
@@ -273,40 +308,6 @@ pub(super) fn shortened(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn service(annotations: Value, spec: Value) -> Value {
-        json!({ "metadata": { "labels": { "a": "b" }, "annotations": annotations }, "spec": spec })
-    }
-
-    #[test]
-    fn a_service_that_is_right_is_not_written() {
-        let port = json!({ "name": "http-80", "port": 80, "targetPort": 10080, "protocol": "TCP" });
-        let mut given = port.clone();
-        given["nodePort"] = json!(30123);
-        let current = service(
-            json!({ "theirs": "x" }),
-            json!({ "type": "LoadBalancer", "ports": [given], "clusterIP": "10.96.0.9" }),
-        );
-        let desired = service(json!({}), json!({ "type": "LoadBalancer", "ports": [port] }));
-        assert_eq!(difference(&current, &desired), None);
-    }
-
-    #[test]
-    fn annotations_that_a_gateway_no_longer_wishes_go_and_others_stay() {
-        let current =
-            service(json!({ "theirs": "x", "old": "1", PROPAGATED: "old,kept", "kept": "2" }), json!({}));
-        let desired = service(json!({ "kept": "2", PROPAGATED: "kept" }), json!({}));
-        let patch = difference(&current, &desired).unwrap();
-        assert_eq!(patch["metadata"]["annotations"], json!({ "old": null, PROPAGATED: "kept" }));
-    }
-
-    #[test]
-    fn the_selector_of_a_service_that_is_adopted_is_replaced_as_a_whole() {
-        let current = service(json!({}), json!({ "selector": { "app": "envoy", "name": "x" } }));
-        let desired = service(json!({}), json!({ "selector": { "name": "trigate" } }));
-        let patch = difference(&current, &desired).unwrap();
-        assert_eq!(patch["spec"]["selector"], json!({ "app": null, "name": "trigate" }));
-    }
 
     #[test]
     fn names_that_are_too_long_or_have_dots_stay_apart() {

@@ -10,13 +10,13 @@
 //! API server refuses, and the next survey looks again.
 
 use super::address::{judge, reach};
-use super::class::{class, strange};
+use super::class::class;
 use super::keeper::Keeper;
 use super::merge::{Shared, complaints, entries, only_counts, whole};
 use super::pace::Paces;
 use super::publication::Publication;
 use crate::bindings::Served;
-use crate::compile::{GatewayReport, ListenerSetReport, PolicyReport, RouteReport, Verdict};
+use crate::compile::{GatewayReport, ListenerSetReport, PolicyReport, RouteReport, class_parameters};
 use crate::config::KubernetesSource;
 use crate::resource::{GatewayClass, ObjectRef, Record, Records, Resource};
 use foldhash::fast::FixedState;
@@ -26,7 +26,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +70,8 @@ enum Subject<'p> {
     Set(Rc<Judged>, &'p ListenerSetReport),
     Route(&'p RouteReport),
     Policy(&'p PolicyReport),
+    /// A Gateway or a ListenerSet that was ours, and whose status says so still.
+    Lost(ObjectRef),
 }
 
 /// What became of a Gateway with all that is known beside what was compiled.
@@ -177,12 +179,20 @@ impl Writer {
         for subject in self.subjects(publication) {
             let object = subject.object();
             let Some(record) = self.records.get(&object) else { continue };
-            let desired = self.desired(&subject);
-            let hash = FixedState::default().hash_one(desired.to_string());
-            let settled = self.settled.get(&object);
-            if settled.is_some_and(|(before, known)| *before == hash && Arc::ptr_eq(known, &record)) {
+            let settled = self.settled.get(&object).filter(|(_, known)| Arc::ptr_eq(known, &record));
+            let mut desired = None;
+            let hash = match &subject {
+                // Of thousands of routes one changed: the others are not worth a status to compare.
+                Subject::Route(report) => of_route(report),
+                _ => {
+                    let status = desired.insert(self.desired(&subject, publication));
+                    FixedState::default().hash_one(status.to_string())
+                }
+            };
+            if settled.is_some_and(|(before, _)| *before == hash) {
                 continue;
             }
+            let desired = desired.unwrap_or_else(|| self.desired(&subject, publication));
             let current = current(&record);
             let patch = match desired {
                 Value::Array(ours) => {
@@ -224,15 +234,34 @@ impl Writer {
         }
         subjects.extend(publication.routes.iter().map(Subject::Route));
         subjects.extend(publication.policies.iter().map(Subject::Policy));
+        subjects.extend(self.lost(&subjects).into_iter().map(Subject::Lost));
         subjects
     }
 
+    /// What we wrote, and what is there as we wrote it, but is not ours any more: its class is another one now, or
+    /// its parent is. If somebody else has written since, it is his.
+    fn lost(&self, subjects: &[Subject<'_>]) -> Vec<ObjectRef> {
+        let ours =
+            subjects.iter().filter(|subject| matches!(subject, Subject::Gateway(_) | Subject::Set(..)));
+        let ours: HashSet<ObjectRef> = ours.map(Subject::object).collect();
+        let lost = self.settled.iter().filter(|(object, (_, written))| {
+            ["Gateway", "ListenerSet"].contains(&&*object.kind)
+                && !ours.contains(object)
+                && self
+                    .records
+                    .get(object)
+                    .is_some_and(|now| now.uid == written.uid && now.status == written.status)
+        });
+        lost.map(|(object, _)| object.clone()).collect()
+    }
+
     /// What a status should say: an object for one that is all ours, a list of entries for one that is shared.
-    fn desired(&self, subject: &Subject<'_>) -> Value {
+    fn desired(&self, subject: &Subject<'_>, publication: &Publication) -> Value {
         let value = match subject {
             Subject::Class(of) => {
                 let bundle = self.bundle.as_ref().and_then(|(_, version)| version.as_deref());
-                Ok(class(of, bundle))
+                let fault = class_parameters(&publication.snapshot, of).err();
+                Ok(class(of, bundle, fault))
             }
             Subject::Gateway(judged) => {
                 serde_json::to_value(super::gateway(&judged.report)).map(|mut status| {
@@ -247,21 +276,14 @@ impl Writer {
             Subject::Policy(report) => {
                 serde_json::to_value(super::policy(report, &self.config.controller_name).ancestors)
             }
+            Subject::Lost(object) => Ok(super::unclaimed(&object.kind)),
         };
         value.expect("a status has nothing in it that JSON could not say")
     }
 
     fn judged(&self, publication: &Publication, served: &Served, report: &GatewayReport) -> Judged {
         let reach = reach(publication, served, &self.config, &self.namespace, &self.records);
-        let mut report = judge(report.clone(), served, &reach);
-        let object = publication.snapshot.gateways.get(&report.namespace, &report.name);
-        let infrastructure = object.and_then(|entry| entry.object.spec.infrastructure.as_deref());
-        let parameters = infrastructure.and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
-        if let Some(message) = parameters.and_then(strange) {
-            report.programmed = Verdict::no("Invalid", message.clone());
-            report.accepted = Verdict::no("InvalidParameters", message);
-        }
-        Judged { report, addresses: reach.addresses }
+        Judged { report: judge(report.clone(), &reach), addresses: reach.addresses }
     }
 
     fn forget_gone(&mut self, publication: &Publication) {
@@ -310,6 +332,7 @@ impl Subject<'_> {
                 name: report.name.clone(),
             },
             Self::Route(report) => report.route.reference(),
+            Self::Lost(object) => object.clone(),
             Self::Policy(report) => ObjectRef {
                 kind: report.kind.to_owned(),
                 namespace: report.namespace.clone(),
@@ -322,9 +345,24 @@ impl Subject<'_> {
     fn shared(&self) -> Shared {
         match self {
             Self::Policy(_) => Shared::Ancestors,
-            Self::Class(_) | Self::Gateway(_) | Self::Set(..) | Self::Route(_) => Shared::Parents,
+            Self::Class(_) | Self::Gateway(_) | Self::Set(..) | Self::Route(_) | Self::Lost(_) => {
+                Shared::Parents
+            }
         }
     }
+}
+
+/// All that a route's status is made of, as a hash.
+fn of_route(report: &RouteReport) -> u64 {
+    let RouteReport { route, parents, resolved_refs, partially_invalid } = report;
+    let references = parents.iter().map(|parent| &route.parent_refs()[parent.place]).collect::<Vec<_>>();
+    FixedState::default().hash_one((
+        route.generation(),
+        references,
+        parents,
+        resolved_refs,
+        partially_invalid,
+    ))
 }
 
 fn current(record: &Record) -> Value {

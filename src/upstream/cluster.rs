@@ -3,8 +3,11 @@
 use super::client_tls::{ClientTls, ClientTlsError};
 use super::endpoint::EndpointSet;
 use super::resolve::Resolver;
-use super::{BackendSpec, ClusterSpec, ClusterStats, EndpointsKey, EndpointsSpec, Protocol, TlsSpec};
-use std::collections::{BTreeMap, HashMap};
+use super::{
+    BackendSpec, ClusterSpec, ClusterStats, EndpointsKey, EndpointsSpec, EndpointsSpecs, Protocol, TlsSpec,
+};
+use foldhash::fast::RandomState;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -112,8 +115,8 @@ impl Cluster {
 #[derive(Debug)]
 pub struct Clusters {
     resolver: Resolver,
-    clusters: HashMap<String, Arc<Cluster>>,
-    endpoints: HashMap<EndpointsKey, Running>,
+    clusters: HashMap<String, Arc<Cluster>, RandomState>,
+    endpoints: HashMap<EndpointsKey, Running, RandomState>,
     channels: HashMap<(Protocol, Option<Arc<TlsSpec>>), Arc<Channel>>,
 }
 
@@ -134,16 +137,17 @@ impl Drop for Running {
 impl Clusters {
     /// No clusters yet. Tasks that resolve names run on the calling runtime.
     pub fn new(resolver: Resolver) -> Self {
-        Self { resolver, clusters: HashMap::new(), endpoints: HashMap::new(), channels: HashMap::new() }
+        Self {
+            resolver,
+            clusters: HashMap::default(),
+            endpoints: HashMap::default(),
+            channels: HashMap::new(),
+        }
     }
 
     /// Makes what is running what it should be, and returns the clusters in the order of their specs. What did
     /// not change keeps its connections, its counters and its state.
-    pub fn reconcile(
-        &mut self,
-        specs: Vec<ClusterSpec>,
-        endpoints: BTreeMap<EndpointsKey, EndpointsSpec>,
-    ) -> Vec<Arc<Cluster>> {
+    pub fn reconcile(&mut self, specs: Vec<ClusterSpec>, endpoints: EndpointsSpecs) -> Vec<Arc<Cluster>> {
         self.endpoints.retain(|key, _| endpoints.contains_key(key));
         self.update_endpoints(endpoints);
         let mut old = std::mem::take(&mut self.clusters);
@@ -160,7 +164,7 @@ impl Clusters {
     }
 
     /// Takes over new endpoints of sets that there are; routes and clusters stay.
-    pub fn update_endpoints(&mut self, endpoints: BTreeMap<EndpointsKey, EndpointsSpec>) {
+    pub fn update_endpoints(&mut self, endpoints: EndpointsSpecs) {
         for (key, spec) in endpoints {
             match self.endpoints.get_mut(&key) {
                 Some(running) if running.spec == spec => {}

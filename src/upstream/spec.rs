@@ -1,7 +1,9 @@
 //! What clusters should be: plain values that `compile` makes and `control` reconciles with what is running.
 
+use foldhash::fast::FixedState;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -41,6 +43,9 @@ impl BackendSpec {
 /// for a port of UDP) or `backend/<namespace>/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointsKey(pub Arc<str>);
+
+/// What sets of endpoints are to be, by their names.
+pub type EndpointsSpecs = HashMap<EndpointsKey, EndpointsSpec, FixedState>;
 
 /// What is spoken to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,10 +11,13 @@ mod acme;
 mod cluster;
 mod deploy;
 mod gateways;
+mod interoperation;
 mod leader;
+mod parameters;
 mod recovery;
 mod serving;
 mod status;
+mod steady;
 
 use cluster::Place;
 use harness::trigate::Builder;

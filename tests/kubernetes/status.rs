@@ -1,6 +1,7 @@
 //! What `kubectl describe` shows is so.
 
 use crate::cluster::{Place, condition, verdict};
+use crate::harness::client::Client;
 use crate::harness::eventually;
 use crate::{trigate, with_app};
 use serde_json::{Value, json};
@@ -148,4 +149,45 @@ async fn many_routes_at_one_gateway_are_few_writes_of_it() {
         .expect("all are counted");
     let writes = seen.lock().expect("nobody panics").len();
     assert!(writes <= 20, "{writes} writes");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_any_more_does_not_say_that_it_is_served() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let mut gateway = place.gateway("external");
+    gateway["spec"]["allowedListeners"] = json!({ "namespaces": { "from": "Same" } });
+    place.apply(&gateway).await;
+    let set = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ListenerSet",
+        "metadata": { "name": "more", "namespace": place.namespace },
+        "spec": {
+            "parentRef": { "name": "external" },
+            "listeners": [{ "name": "more", "port": 80, "protocol": "HTTP", "hostname": "more.test" }],
+        },
+    });
+    place.apply(&set).await;
+    let route = place.route("app", "external", "app.test");
+    place.apply(&route).await;
+    let trigate = trigate(&place).start().await;
+    let programmed =
+        |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
+    place.until(&gateway, "it is programmed", programmed).await;
+    place.until(&set, "the set is programmed", programmed).await;
+    place.until(&route, "it has a parent", |found| !found["status"]["parents"][0].is_null()).await;
+    gateway["spec"]["gatewayClassName"] = json!("somebody-elses");
+    place.apply(&gateway).await;
+    let began = std::time::Instant::now();
+    let pending = |found: &Value| {
+        verdict(&found["status"]["conditions"], "Programmed") == "Unknown/Pending"
+            && found["status"]["listeners"].as_array().is_none_or(Vec::is_empty)
+            && found["status"]["addresses"].as_array().is_none_or(Vec::is_empty)
+    };
+    place.until(&gateway, "it waits for its controller", pending).await;
+    place.until(&set, "the set waits for its controller", pending).await;
+    let no_parents = |found: &Value| found["status"]["parents"].as_array().is_none_or(Vec::is_empty);
+    place.until(&route, "it has no parent", no_parents).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "after {:?}", began.elapsed());
+    let closed = || async { Client::try_http1(trigate.external.http).await.err().map(|_| ()) };
+    eventually("its socket is closed", closed).await;
 }

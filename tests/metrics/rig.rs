@@ -27,7 +27,7 @@ fn clusters_over(count: usize, tls: Option<TlsSpec>) -> Vec<Arc<Cluster>> {
         connect_timeout: Duration::from_secs(1),
     });
     let endpoint = |port| EndpointSpec { address: Address::Ip((Ipv4Addr::LOCALHOST, port).into()) };
-    let endpoints: BTreeMap<_, _> =
+    let endpoints =
         (0..count).map(|i| (key(i), EndpointsSpec::Addresses(vec![endpoint(1), endpoint(2)]))).collect();
     let resolver = Resolver::from_system().expect("/etc/resolv.conf can be used");
     Clusters::new(resolver).reconcile(specs.collect(), endpoints)

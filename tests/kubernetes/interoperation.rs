@@ -1,0 +1,170 @@
+//! What others read of what trigate writes: Flux, external-dns, the k8s-gateway DNS plugin, cert-manager.
+
+use crate::cluster::{Place, condition, verdict};
+use crate::harness::client::{Ask, Client};
+use crate::harness::eventually;
+use crate::{trigate, with_app};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What kstatus says of objects, the package by which Flux waits for them.
+fn kstatus(objects: &[Value]) -> Vec<String> {
+    let mut child = Command::new("go")
+        .args(["run", "-trimpath", "."])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/kstatus"))
+        .env("GOWORK", "off")
+        .env("CGO_ENABLED", "0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Go can be run");
+    let mut stdin = child.stdin.take().expect("piped");
+    objects.iter().for_each(|object| writeln!(stdin, "{object}").expect("it reads"));
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "kstatus does not understand {objects:#?}");
+    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+/// The targets that external-dns' source `gateway-httproute` finds for a route: those of each Gateway that it names,
+/// where a status entry of that very parent is accepted for the generation that there is. The annotation
+/// `target` of a Gateway counts before its addresses.
+async fn targets(place: &Place, route: &Value) -> Vec<String> {
+    let route = place.get(route).await.expect("the route is there");
+    let generation = &route["metadata"]["generation"];
+    let mut targets = Vec::new();
+    for parent in route["status"]["parents"].as_array().into_iter().flatten() {
+        let accepted = condition(&parent["conditions"], "Accepted");
+        let is_accepted =
+            accepted.is_some_and(|one| one["status"] == "True" && one["observedGeneration"] == *generation);
+        let is_named = route["spec"]["parentRefs"]
+            .as_array()
+            .is_some_and(|named| named.iter().any(|one| one["name"] == parent["parentRef"]["name"]));
+        if !is_accepted || !is_named {
+            continue;
+        }
+        let name = parent["parentRef"]["name"].as_str().expect("a parent has a name");
+        let gateway = place.get(&place.gateway(name)).await.expect("the Gateway is there");
+        let target = &gateway["metadata"]["annotations"]["external-dns.alpha.kubernetes.io/target"];
+        match target.as_str() {
+            Some(target) => targets.push(target.to_owned()),
+            None => targets.extend(
+                gateway["status"]["addresses"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|address| ["IPAddress", "Hostname"].iter().any(|kind| address["type"] == *kind))
+                    .filter_map(|address| address["value"].as_str().map(str::to_owned)),
+            ),
+        }
+    }
+    targets.sort();
+    targets
+}
+
+#[tokio::test]
+async fn flux_sees_that_what_is_served_is_current() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let route = place.route("app", "external", "app.test");
+    place.apply(&route).await;
+    let _trigate = trigate(&place).start().await;
+    let accepted =
+        |found: &Value| verdict(&found["status"]["parents"][0]["conditions"], "Accepted") == "True/Accepted";
+    let route = place.until(&route, "it is accepted", accepted).await;
+    let programmed =
+        |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
+    let gateway = place.until(&place.gateway("external"), "it is programmed", programmed).await;
+    let class = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": { "name": place.class },
+    });
+    let class = place.get(&class).await.expect("it is there");
+    for object in [&class, &gateway, &route] {
+        let text = object["status"].to_string();
+        let generation = &object["metadata"]["generation"];
+        let observed = text.matches(&format!("\"observedGeneration\":{generation}")).count();
+        assert_eq!(observed, text.matches("\"lastTransitionTime\"").count(), "{object:#}");
+    }
+    let said = tokio::task::spawn_blocking(move || kstatus(&[class, gateway, route])).await.expect("it ends");
+    assert!(said.len() == 3 && said.iter().all(|line| line.starts_with("Current ")), "{said:?}");
+}
+
+#[tokio::test]
+async fn dns_leads_to_the_gateways_that_a_route_is_accepted_by_and_to_no_other_one() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let trigate = trigate(&place)
+        .set("gateways.internal.object", format!("{}/internal", place.namespace))
+        .set("gateways.tailscale.object", format!("{}/tailscale", place.namespace))
+        .set("source.kubernetes.service.type", "LoadBalancer")
+        .start()
+        .await;
+    let addresses =
+        [("external", json!([{ "ip": "192.0.2.1" }])), ("internal", json!([{ "ip": "192.0.2.2" }]))];
+    let tailscale = json!([{ "hostname": "gateway.example.ts.net" }, { "ip": "100.64.0.9" }]);
+    for (name, ingress) in addresses.into_iter().chain([("tailscale", tailscale)]) {
+        let mut gateway = place.gateway(name);
+        if name == "external" {
+            gateway["metadata"]["annotations"] =
+                json!({ "external-dns.alpha.kubernetes.io/target": "external.example.test" });
+        }
+        place.apply(&gateway).await;
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": name, "namespace": place.namespace },
+        });
+        place.until(&service, "there is a Service", |_| true).await;
+        place.patch_status(&service, &json!({ "loadBalancer": { "ingress": ingress } })).await;
+    }
+    let mut route = place.route("app", "external", "app.test");
+    route["spec"]["parentRefs"] = json!([{ "name": "internal" }, { "name": "tailscale" }]);
+    place.apply(&route).await;
+    let (place, route) = (&place, &route);
+    let found = |wanted: Vec<&'static str>| {
+        let route = route.clone();
+        async move {
+            let lead = || async { (targets(place, &route).await == wanted).then_some(()) };
+            let (_, took) = eventually("names lead to the Gateways of the route", lead).await;
+            took
+        }
+    };
+    found(vec!["100.64.0.9", "192.0.2.2", "gateway.example.ts.net"]).await;
+    // A parent that is removed is gone within five seconds, in status and on the wire.
+    let mut fewer = route.clone();
+    fewer["spec"]["parentRefs"] = json!([{ "name": "internal" }]);
+    place.apply(&fewer).await;
+    assert!(found(vec!["192.0.2.2"]).await < Duration::from_secs(5));
+    let after = place.get(route).await.expect("it is there");
+    assert_eq!(after["status"]["parents"].as_array().map(Vec::len), Some(1), "{after:#}");
+    trigate.until_status(trigate.tailscale.http, "app.test", "/", 404).await;
+    fewer["spec"]["parentRefs"] = json!([{ "name": "external" }]);
+    place.apply(&fewer).await;
+    found(vec!["external.example.test"]).await;
+}
+
+#[tokio::test]
+async fn the_solver_of_cert_manager_answers_where_everything_else_is_redirected() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let mut redirect = place.route("redirect", "external", "app.test");
+    redirect["spec"]["rules"] = json!([{ "filters": [{
+        "type": "RequestRedirect", "requestRedirect": { "scheme": "https", "statusCode": 301 },
+    }] }]);
+    place.apply(&redirect).await;
+    let trigate = trigate(&place).start().await;
+    trigate.until_status(trigate.external.http, "app.test", "/", 301).await;
+    // As cert-manager makes it for an HTTP-01 challenge, with its Service.
+    let token = "/.well-known/acme-challenge/token";
+    let mut solver = place.route("cm-acme-http-solver-x7k2p", "external", "app.test");
+    solver["metadata"]["labels"] = json!({ "acme.cert-manager.io/http01-solver": "true" });
+    solver["spec"]["rules"][0]["matches"] = json!([{ "path": { "type": "Exact", "value": token } }]);
+    place.apply(&solver).await;
+    trigate.until_status(trigate.external.http, "app.test", token, 200).await;
+    let other = Client::http1(trigate.external.http).await.send(Ask::get("app.test", "/other")).await;
+    assert_eq!(other.status, 301);
+    place.delete(&solver).await;
+    trigate.until_status(trigate.external.http, "app.test", token, 301).await;
+}
