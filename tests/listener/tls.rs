@@ -235,7 +235,7 @@ async fn a_hello_that_is_too_large_or_too_slow_or_no_tls_ends_the_connection() {
 
     let mut silent = rig.connect().await;
     assert!(ends(&mut silent).await);
-    until(|| rig.options.stats.sum(|shard| shard.pre_cx_timeout.get()) == 1).await;
+    until(|| rig.options.stats.sum(|shard| shard.handshake_timeout.get()) == 1).await;
 
     let mut plain = rig.connect().await;
     plain.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
