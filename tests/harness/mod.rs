@@ -11,6 +11,7 @@
 
 pub mod certificate;
 pub mod client;
+pub mod envoy;
 pub mod manifest;
 pub mod openssl;
 pub mod raw;

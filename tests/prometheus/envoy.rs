@@ -1,30 +1,26 @@
 //! Real Envoy with the names that Envoy Gateway gives: stat prefixes by port, a cluster for each rule, a label for the
 //! priority of circuit breakers.
 
-use crate::harness::PATIENCE;
+use crate::harness;
 use crate::harness::certificate::Leaf;
+use crate::harness::envoy::free_address;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use std::net::SocketAddr;
+use std::process::Command;
 
 /// A running Envoy; it ends when this is dropped.
 pub struct Envoy {
-    child: Child,
+    _running: harness::envoy::Envoy,
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub tcp: SocketAddr,
     pub admin: SocketAddr,
-    folder: TempDir,
 }
 
 impl Envoy {
     /// Serves each of these clusters at the path of its name's third part, and `tcp` over TCP; `None` when no `envoy`
     /// is installed.
     pub async fn serving(clusters: &[(&str, SocketAddr)], leaf: &Leaf) -> Option<Self> {
-        let folder = tempfile::Builder::new().prefix("envoy-").tempdir().expect("a temporary folder");
         let [http, https, tcp, admin] = std::array::from_fn(|_| free_address());
         let listeners = json!([
             listener("http", http, json!([hcm("http-10080", clusters)]), Value::Null),
@@ -42,41 +38,8 @@ impl Envoy {
                 "clusters": clusters.iter().map(|(name, address)| cluster(name, *address)).collect::<Vec<_>>(),
             },
         });
-        let config = folder.path().join("envoy.json");
-        std::fs::write(&config, bootstrap.to_string()).expect("the folder is ours");
-        let log = File::create(folder.path().join("log")).expect("the folder is ours");
-        let child = Command::new("envoy")
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--config-path"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file of ours"))
-            .stderr(log)
-            .spawn()
-            .ok()?;
-        let mut envoy = Self { child, http, https, tcp, admin, folder };
-        envoy.listens().await;
-        Some(envoy)
-    }
-
-    async fn listens(&mut self) {
-        let start = Instant::now();
-        for address in [self.http, self.https, self.tcp] {
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                let ended = self.child.try_wait().expect("a child can be asked");
-                let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                assert!(ended.is_none(), "envoy ended at its start: {}", log());
-                assert!(start.elapsed() < PATIENCE, "envoy does not listen: {}", log());
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let running = harness::envoy::Envoy::start(|_| bootstrap, &[http, https, tcp]).await?;
+        Some(Self { _running: running, http, https, tcp, admin })
     }
 }
 
@@ -103,11 +66,6 @@ pub fn accepts(clusters: &[Value], routes: &[Value]) -> Option<Result<(), String
         Command::new("envoy").args(["--mode", "validate", "--config-path"]).arg(file.path()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     Some(if output.status.success() { Ok(()) } else { Err(said) })
-}
-
-fn free_address() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a loopback address can be bound");
-    free.local_addr().expect("it is bound")
 }
 
 fn typed(name: &str, kind: &str, mut fields: Value) -> Value {
