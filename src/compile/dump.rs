@@ -10,7 +10,7 @@ use crate::tls::{
     Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode, TlsOptions, TlsVersion,
 };
 use crate::upstream::{Address, BackendSpec, ClusterSpec, DnsName, EndpointsSpec, Protocol, Roots, TlsSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Compiled {
     /// The page. It shows no secret.
@@ -228,9 +228,13 @@ fn dump_route(report: &RouteReport, page: &mut Page) {
         return page.entry(1, name, "has no parent here");
     }
     page.open(1, name);
+    let mut told = BTreeSet::new();
     for ParentReport { place, accepted } in parents {
-        let parent = &route.parent_refs()[*place];
-        page.entry(2, format!("Accepted by {}", parent_words(parent)), words(accepted));
+        let parent = parent_words(&route.parent_refs()[*place]);
+        // A parent that stands twice in a file is one parent.
+        if told.insert(parent.clone()) {
+            page.entry(2, format!("Accepted by {parent}"), words(accepted));
+        }
     }
     page.entry(2, "ResolvedRefs", words(resolved_refs));
     if let Some(verdict) = partially_invalid {
