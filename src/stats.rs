@@ -195,7 +195,7 @@ macro_rules! tally {
             $($(#[$gauge_doc])* pub $gauge: $crate::stats::Counter,)*
         }
 
-        #[doc = concat!("All shards of a [`", stringify!($shard), "`], added up.")]
+        #[doc = concat!("All shards of a `", stringify!($shard), "`, added up.")]
         #[derive(Debug, Default, Clone)]
         pub struct $total {
             $($(#[$doc])* pub $field: <$kind as $crate::stats::Tally>::Total,)*

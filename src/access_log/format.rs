@@ -64,7 +64,7 @@ impl Format {
     /// A line of text. A line feed at its end may be left out.
     ///
     /// # Errors
-    /// As [`Template::parse`].
+    /// An operator that is none, or that is not known.
     pub fn text(text: &str) -> Result<Self, String> {
         Template::parse(text.strip_suffix('\n').unwrap_or(text)).map(Self::Text)
     }

@@ -27,8 +27,8 @@ pub struct End {
     pub orders: mpsc::Receiver<Order>,
     /// What writes to the cluster, if anything does.
     pub writing: Option<Writing>,
-    /// What writes access logs and spans, if anything does.
-    pub observation: Option<Observation>,
+    /// What writes access logs and spans.
+    pub observation: Observation,
 }
 
 /// The two signals that ask for an end.
@@ -47,12 +47,9 @@ impl End {
             // Another replica may lead from now on; this one has other things to do.
             tokio::spawn(writing.stop());
         }
-        let observation = self.observation.take();
         let code = self.drained(grace, timeout).await;
-        if let Some(observation) = observation {
-            // The last lines are written when the last request is over. Nothing else happens any more.
-            tokio::task::block_in_place(|| observation.stop(LAST_LINES));
-        }
+        // The last lines are written when the last request is over. Nothing else happens any more.
+        tokio::task::block_in_place(|| self.observation.stop(LAST_LINES));
         code
     }
 

@@ -74,7 +74,7 @@ async fn serve(
     let clusters = Clusters::new(Resolver::from_system().context("cannot use /etc/resolv.conf")?);
     let observation = observation(&config, &registry)?;
     let control = Control::new(config.clone(), live.clone(), workers.clone(), clusters, registry.clone())?;
-    let mut control = control.observed_by(observation.as_ref().map(Observation::observer));
+    let mut control = control.observed_by(observation.observer());
     if let Some(file) = &config.session_tickets.file {
         tokio::spawn(tickets::follow(file.clone(), control.ticket_keys().clone()));
     }
@@ -106,11 +106,9 @@ async fn serve(
     }
 }
 
-/// What writes access logs and spans, where something asks for them. Its files are opened again on SIGHUP.
-fn observation(config: &Config, registry: &Registry) -> anyhow::Result<Option<Observation>> {
-    if !config.logs_access() && config.tracing.otlp.is_none() {
-        return Ok(None);
-    }
+/// What writes access logs and spans. Its thread sleeps until something asks for them, which an EnvoyProxy may do at
+/// any time. Its files are opened again on SIGHUP.
+fn observation(config: &Config, registry: &Registry) -> anyhow::Result<Observation> {
     let counters = Counters::new();
     registry.show(&counters);
     let observation = Observation::start(config.access_log.queue as usize, counters);
@@ -122,7 +120,7 @@ fn observation(config: &Config, registry: &Registry) -> anyhow::Result<Option<Ob
             observer.reopen();
         }
     });
-    Ok(Some(observation))
+    Ok(observation)
 }
 
 /// Where objects come from, and who writes down there what became of them.

@@ -27,11 +27,12 @@ use crate::proxy::{Gateway, Habits};
 use crate::routing::{RoutingTable, SocketId, Transport};
 use crate::source::{Change, Here, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
-use crate::telemetry::{Carrier, Observer, Observers, Registry, Revised};
+use crate::telemetry::{Carrier, Observer, Registry, Revised};
 use crate::tls::{
     Carried, Certificate, Termination, TicketKeys, TlsListener, TlsMode, TlsOptions, TlsShared, TlsSocket,
 };
 use crate::upstream::{Clusters, EndpointsKey};
+use observing::Watching;
 use sockets::{Sockets, Wanted};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -67,7 +68,7 @@ pub struct Control {
     /// The endpoint sets of the revision that is live.
     endpoints: Vec<EndpointsKey>,
     told: Told,
-    observers: Observers,
+    watching: Watching,
     here: Here,
     /// How long an end may take, as the Gateways that are served want it.
     drain: watch::Sender<Drain>,
@@ -105,7 +106,7 @@ impl Control {
             snapshot: Snapshot::default(),
             endpoints: Vec::new(),
             told: Told::default(),
-            observers: Observers::default(),
+            watching: Watching::default(),
             number: 0,
         })
     }
@@ -123,8 +124,8 @@ impl Control {
     }
 
     /// The same, telling this observer of exchanges.
-    pub fn observed_by(mut self, observer: Option<&Observer>) -> Self {
-        self.observers = observing::observers(&self.config, observer);
+    pub fn observed_by(mut self, observer: &Observer) -> Self {
+        self.watching = Watching::new(&self.config, observer);
         self
     }
 
@@ -301,7 +302,7 @@ impl Control {
             exposed: self.exposed(&table),
             gateways: self.served.iter().map(|one| (one.binding.id.0, one.binding.name.clone())).collect(),
         });
-        let observers = self.observers.clone();
+        let observers = self.watching.observers(&gateways);
         self.live.install(Revision { number, table, clusters, tls, observers });
         let drain = drain(self.config.drain, &gateways);
         self.drain.send_if_modified(|before| std::mem::replace(before, drain) != drain);

@@ -1,29 +1,101 @@
 //! Who wants to know of the exchanges of which gateway: from proxy.toml to what the data path asks.
 
 use crate::access_log::{Filter, Format};
+use crate::compile::GatewayReport;
 use crate::config::{Config, Otlp, OtlpProtocol, Propagation, tag_header};
+use crate::resource::{EnvoyProxy, Resource};
 use crate::telemetry::{
-    AccessLog, Collector, Endpoint, Heading, Observer, Observers, Observing, Protocol, SinkSpec, Tag, Tracing,
+    AccessLog, Collector, Endpoint, Heading, Observer, Observers, Observing, Protocol, SinkSpec, Tag,
+    Tracing, logs_of_envoy, tracing_of_envoy,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
+use tracing::warn;
 
-/// Observers of all gateways. Values that are no good were refused when the file was read.
-pub(super) fn observers(config: &Config, observer: Option<&Observer>) -> Observers {
-    let Some(observer) = observer else { return Observers::default() };
-    let with_log = of_gateway(config, true, observer);
-    let without = of_gateway(config, false, observer);
-    let gateways = config.gateways.values();
-    Observers {
-        gateways: gateways
-            .map(|one| if one.access_log { with_log.clone() } else { without.clone() })
-            .collect(),
-        others: with_log,
+/// What is observed, by gateway: what the EnvoyProxy of its Gateway asks for, else what proxy.toml does.
+#[derive(Default)]
+pub(super) struct Watching {
+    observer: Option<Observer>,
+    logs: Vec<AccessLog>,
+    tracing: Option<Tracing>,
+    configured: Observers,
+    /// Gateways that proxy.toml wants no log of, by number.
+    unlogged: Vec<bool>,
+    /// What EnvoyProxies asked for last time, by the numbers of their gateways.
+    asked: HashMap<u16, Asked>,
+}
+
+struct Asked {
+    by: Arc<EnvoyProxy>,
+    observing: Option<Arc<Observing>>,
+}
+
+impl Watching {
+    /// That of proxy.toml, whose values were found good when the file was read.
+    pub fn new(config: &Config, observer: &Observer) -> Self {
+        let (logs, tracing) = (access_logs(config), tracing(config));
+        let with_log = Observing::new(logs.clone(), tracing.clone(), observer);
+        let without = Observing::new(Vec::new(), tracing.clone(), observer);
+        let gateways = config.gateways.values();
+        let unlogged: Vec<bool> = gateways.map(|one| !one.access_log).collect();
+        let of = |unlogged: &bool| if *unlogged { without.clone() } else { with_log.clone() };
+        let configured = Observers { gateways: unlogged.iter().map(of).collect(), others: with_log };
+        Self { observer: Some(observer.clone()), logs, tracing, configured, unlogged, asked: HashMap::new() }
+    }
+
+    /// Observers of all gateways, now that these Gateways are served. What is wrong with an EnvoyProxy is told once.
+    pub fn observers(&mut self, gateways: &[GatewayReport]) -> Observers {
+        let mut observers = self.configured.clone();
+        let mut asked = HashMap::new();
+        for report in gateways {
+            let proxy = report.parameters.as_ref().and_then(|parameters| parameters.proxy.as_ref());
+            let Some(proxy) = proxy.filter(|proxy| proxy.spec.telemetry.is_some()) else { continue };
+            let (number, place) = (report.id.0, usize::from(report.id.0));
+            let one = match self.asked.remove(&number).filter(|before| Arc::ptr_eq(&before.by, proxy)) {
+                Some(before) => before,
+                None => Asked { by: Arc::clone(proxy), observing: self.of_envoy(proxy, number) },
+            };
+            if observers.gateways.len() <= place {
+                observers.gateways.resize(place + 1, observers.others.clone());
+            }
+            observers.gateways[place] = one.observing.clone();
+            asked.insert(number, one);
+        }
+        self.asked = asked;
+        observers
+    }
+
+    fn of_envoy(&self, proxy: &EnvoyProxy, gateway: u16) -> Option<Arc<Observing>> {
+        let (observer, telemetry) = (self.observer.as_ref()?, proxy.spec.telemetry.as_deref()?);
+        let unlogged = self.unlogged.get(usize::from(gateway)).copied().unwrap_or_default();
+        let mut problems = Vec::new();
+        let logs = match &telemetry.access_log {
+            _ if unlogged => Vec::new(),
+            None => self.logs.clone(),
+            Some(written) => {
+                let read = logs_of_envoy(written);
+                problems.extend(read.problems);
+                read.value
+            }
+        };
+        let tracing = match &telemetry.tracing {
+            None => self.tracing.clone(),
+            Some(written) => {
+                let read = tracing_of_envoy(written, &node());
+                problems.extend(read.problems);
+                read.value
+            }
+        };
+        for (field, problem) in problems {
+            warn!("{} spec.telemetry.{field}: {problem}", proxy.reference());
+        }
+        Observing::new(logs, tracing, observer)
     }
 }
 
-fn of_gateway(config: &Config, logged: bool, observer: &Observer) -> Option<Arc<Observing>> {
-    let logs = if logged { access_logs(config) } else { Vec::new() };
-    Observing::new(logs, tracing(config), observer)
+/// How this replica is called in traces.
+fn node() -> String {
+    std::env::var("HOSTNAME").unwrap_or_default()
 }
 
 fn access_logs(config: &Config) -> Vec<AccessLog> {
@@ -57,7 +129,7 @@ fn tracing(config: &Config) -> Option<Tracing> {
         by_client: tracing.client_sampling,
         upstream_spans: tracing.upstream_spans,
         headings: tracing.propagation.iter().map(|heading| heading_of(*heading)).collect(),
-        node: std::env::var("HOSTNAME").unwrap_or_default(),
+        node: node(),
         tags: tracing.tags.iter().map(|(name, text)| (name.clone(), tag(text))).collect(),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::HOST;
 use crate::harness::client::{Ask, Client, tls};
-use crate::harness::manifest::{gateway, route, service, stream_listener, stream_route};
+use crate::harness::manifest::{gateway, http_listener, route, service, stream_listener, stream_route};
 use crate::harness::raw::Raw;
 use crate::harness::trigate::{Builder, Trigate};
 use crate::harness::upstream::{Upstream, refusing};
@@ -255,4 +255,38 @@ async fn a_handshake_that_no_listener_is_for_is_told() {
     let line = lines(&trigate, 1).await.remove(0);
     assert_eq!((&line["response_code"], &line["response_flags"]), (&json!(0), &json!("NR")));
     assert_eq!(line["response_code_details"], "filter_chain_not_found");
+}
+
+#[tokio::test]
+async fn the_envoy_proxy_of_a_gateway_says_what_is_logged_of_it() {
+    let upstream = Upstream::echo("app").await;
+    let builder = Builder::new().with_all(service("app", &[upstream.address]));
+    let file = builder.path("envoy.log");
+    let trigate = builder.with(route("app").on("external").on("internal").host(HOST).to("app")).start().await;
+    let settings = json!({
+        "format": { "type": "Text", "text": "%RESPONSE_CODE% %REQ(:PATH)%\n" },
+        "sinks": [{ "type": "File", "file": { "path": file } }],
+    });
+    trigate.apply(json!({
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyProxy",
+        "metadata": { "name": "logs", "namespace": "network" },
+        "spec": { "telemetry": { "accessLog": { "settings": [settings] } } },
+    }));
+    let mut gateway = gateway("external", &[http_listener("http", 80)]);
+    gateway["spec"]["infrastructure"] = json!({ "parametersRef": {
+        "group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": "logs",
+    } });
+    trigate.apply(gateway);
+    let mut n = 0;
+    eventually("a line of the log that the EnvoyProxy asks for", || {
+        n += 1;
+        let (trigate, file, path) = (&trigate, &file, format!("/{n}"));
+        async move {
+            assert_eq!(trigate.internal.get(HOST, "/elsewhere").await.status, 200);
+            assert_eq!(trigate.external.get(HOST, &path).await.status, 200);
+            text(file).contains("200 /").then_some(())
+        }
+    })
+    .await;
+    assert!(!text(&file).contains("elsewhere"), "it is another gateway's");
 }
