@@ -25,8 +25,11 @@ pub enum Reply {
     NoEndpoint,
     /// A circuit breaker's limit is reached.
     Overflow,
-    /// No connection to the upstream: refused, unreachable, or its TLS handshake failed.
+    /// No connection to the upstream: refused, or unreachable.
     ConnectFailed,
+    /// Who answered is not the upstream: its TLS handshake failed, mostly for the name in its certificate. Envoy answers
+    /// 503; 502 tells a wrong configuration from an upstream that is away.
+    UpstreamUntrusted,
     /// No connection to the upstream in time.
     ConnectTimeout,
     /// The upstream closed or reset before its response head was complete.
@@ -71,7 +74,7 @@ impl Reply {
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::UpstreamReset => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
+            Self::UpstreamUntrusted | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest | Self::NoHost | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::Denied => StatusCode::FORBIDDEN,
@@ -100,7 +103,7 @@ impl Reply {
             Self::Overflow => {
                 "upstream connect error or disconnect/reset before headers. reset reason: overflow"
             }
-            Self::ConnectFailed => {
+            Self::ConnectFailed | Self::UpstreamUntrusted => {
                 "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
             }
             Self::ConnectTimeout => {

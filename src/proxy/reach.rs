@@ -55,9 +55,8 @@ pub async fn reach(
                         cluster.stats().connect_timed_out();
                         Reply::ConnectTimeout
                     }
-                    ConnectError::Io(_) | ConnectError::Tls(_) | ConnectError::Http2(_) => {
-                        Reply::ConnectFailed
-                    }
+                    ConnectError::Tls(_) => Reply::UpstreamUntrusted,
+                    ConnectError::Io(_) | ConnectError::Http2(_) => Reply::ConnectFailed,
                 };
                 choice.failed = Some(active.endpoint().address.clone());
                 choice.failure = Some(failure(&error));

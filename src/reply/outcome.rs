@@ -70,7 +70,7 @@ impl From<Reply> for Outcome {
             Reply::Overflow => {
                 Self::new(Flag::UpstreamOverflow, "upstream_reset_before_response_started{overflow}")
             }
-            Reply::ConnectFailed => Self::new(
+            Reply::ConnectFailed | Reply::UpstreamUntrusted => Self::new(
                 Flag::UpstreamConnectionFailure,
                 "upstream_reset_before_response_started{remote_connection_failure}",
             ),

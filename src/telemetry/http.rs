@@ -162,6 +162,7 @@ impl HttpStats {
             | Reply::NoEndpoint
             | Reply::Overflow
             | Reply::ConnectFailed
+            | Reply::UpstreamUntrusted
             | Reply::ConnectTimeout
             | Reply::UpstreamReset
             | Reply::UpstreamProtocol

@@ -38,7 +38,7 @@ async fn a_backend_is_spoken_to_over_tls_and_only_as_who_it_should_be() {
     let trigate = in_front_of(&upstream, objects("backend.test", &own)).await;
     assert_eq!(status(&trigate).await, 200);
     for (hostname, of, want) in
-        [("wrong.test", &own, 503), ("backend.test", &own, 200), ("backend.test", &other, 503)]
+        [("wrong.test", &own, 502), ("backend.test", &own, 200), ("backend.test", &other, 502)]
     {
         trigate.apply_all(objects(hostname, of));
         trigate.until_status(trigate.external.http, HOST, "/", want).await;
@@ -50,13 +50,13 @@ async fn an_authority_that_comes_goes_and_comes_back_is_followed() {
     let own = Authority::new();
     let upstream = Upstream::tls_echo("app", &own.leaf(&["backend.test"])).await;
     let trigate = in_front_of(&upstream, [backend_tls("policy", "app", "ca", "backend.test")]).await;
-    assert_eq!(status(&trigate).await, 503, "there is no authority yet");
-    for (pem, want) in [(own.pem(), 200), (String::new(), 503), (own.pem(), 200)] {
+    assert_eq!(status(&trigate).await, 502, "there is no authority yet");
+    for (pem, want) in [(own.pem(), 200), (String::new(), 502), (own.pem(), 200)] {
         trigate.apply(authority("apps", "ca", &pem));
         trigate.until_status(trigate.external.http, HOST, "/", want).await;
     }
     trigate.delete("ConfigMap", "apps", "ca");
-    trigate.until_status(trigate.external.http, HOST, "/", 503).await;
+    trigate.until_status(trigate.external.http, HOST, "/", 502).await;
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_self_signed_certificate_is_believed_when_it_is_trusted_itself() {
     let trigate = in_front_of(&upstream, objects).await;
     assert_eq!(status(&trigate).await, 200);
     trigate.apply(backend_tls("policy", "app", "ca", "wrong.test"));
-    trigate.until_status(trigate.external.http, HOST, "/", 503).await;
+    trigate.until_status(trigate.external.http, HOST, "/", 502).await;
 }
 
 #[tokio::test]
@@ -87,11 +87,11 @@ async fn wanted_names_are_the_only_ones_that_count() {
         in_front_of(&upstream, [authority("apps", "ca", &own.pem()), policy(json!([dns("one.test")]))]).await;
     assert_eq!(status(&trigate).await, 200);
     for (names, want) in [
-        (json!([dns("two.test")]), 503),
+        (json!([dns("two.test")]), 502),
         (json!([uri("spiffe://home/app")]), 200),
-        (json!([uri("spiffe://home/other")]), 503),
+        (json!([uri("spiffe://home/other")]), 502),
         (json!([uri("spiffe://home/other"), dns("a.wild.test")]), 200),
-        (json!([dns("only-a-server-name.test")]), 503),
+        (json!([dns("only-a-server-name.test")]), 502),
         (json!([dns("*.wild.test")]), 200),
     ] {
         trigate.apply(policy(names));

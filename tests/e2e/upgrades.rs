@@ -203,8 +203,8 @@ async fn a_backend_with_a_certificate_that_nobody_signed_is_reached_by_name_when
     let stream = TcpStream::connect(trigate.external.http).await.expect("somebody listens");
     converse(open(stream).await.expect("a WebSocket")).await;
     trigate.apply(backend(json!({ "wellKnownCACertificates": "System" })));
-    trigate.until_status(trigate.external.http, HOST, "/", 503).await;
+    trigate.until_status(trigate.external.http, HOST, "/", 502).await;
     // The log says why: for whom the certificate is no good, and what is wrong with it.
-    eventually("the reason", || async { trigate.log().contains("invalid peer certificate").then_some(()) })
+    eventually("the reason", || async { trigate.log().contains("invalid_peer_certificate").then_some(()) })
         .await;
 }
