@@ -47,9 +47,10 @@ async fn development_certificates_are_served_trusted_and_listed() {
         "*.wild.test",
         "CN=trigate development authority",
         "itself",
-        "819 days left",
     ] {
         assert!(listed.contains(words), "{words}:\n{listed}");
     }
+    // Of 820 days the last one may have begun.
+    assert!(["819", "820"].iter().any(|days| listed.contains(&format!("{days} days left"))), "{listed}");
     assert_eq!(listed.lines().count(), 4, "a head, two leaves and their authority:\n{listed}");
 }
