@@ -53,6 +53,7 @@ fn registry() -> Registry {
         errors: 0,
         warnings: 0,
         exposed: Vec::new(),
+        rules: Vec::new(),
         gateways: BTreeMap::new(),
     });
     registry.set_sockets(sockets);

@@ -105,6 +105,7 @@ fn what_was_counted_is_on_the_page() {
         ),
         (r#"trigate_host_exposed{gateway="external",host="app.home.test"}"#, "1"),
         (r#"trigate_hosts{gateway="external"}"#, "1"),
+        (r#"trigate_rule_name{envoy_cluster_name="httproute/default/app-0/rule/0",rule="checkout"}"#, "1"),
         (r#"trigate_diagnostics{severity="warning"}"#, "2"),
     ] {
         assert_eq!(value(&page, series), want, "{series}");

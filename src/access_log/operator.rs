@@ -27,6 +27,8 @@ pub enum Operator {
     ResponseTxDuration,
     AttemptCount,
     RouteName,
+    /// `rules[].name`: ours, for Envoy does not know it.
+    RuleName,
     UpstreamCluster,
     UpstreamHost(Part),
     UpstreamLocal(Part),
@@ -84,6 +86,7 @@ const PLAIN: &[(&str, Operator)] = &[
     ("RESPONSE_TX_DURATION", Operator::ResponseTxDuration),
     ("UPSTREAM_REQUEST_ATTEMPT_COUNT", Operator::AttemptCount),
     ("ROUTE_NAME", Operator::RouteName),
+    ("RULE_NAME", Operator::RuleName),
     ("UPSTREAM_CLUSTER", Operator::UpstreamCluster),
     ("UPSTREAM_CLUSTER_RAW", Operator::UpstreamCluster),
     ("UPSTREAM_HOST", Operator::UpstreamHost(Part::Whole)),

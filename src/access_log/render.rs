@@ -83,6 +83,7 @@ pub fn value(operator: &Operator, record: &Record) -> Value {
         }
         Operator::AttemptCount => number(upstream.attempts.into()),
         Operator::RouteName => record.rule.as_ref().map(|rule| &rule.name).into(),
+        Operator::RuleName => record.rule.as_ref().and_then(|rule| rule.name.name.as_ref()).into(),
         Operator::UpstreamCluster => upstream.cluster.as_ref().map(|cluster| cluster.name()).into(),
         Operator::UpstreamHost(part) => match &upstream.endpoint {
             Some(Address::Ip(ip)) => address(Some(*ip), *part),

@@ -300,6 +300,7 @@ impl Control {
             errors,
             warnings: diagnostics.len() - errors,
             exposed: self.exposed(&table),
+            rules: named_rules(&table),
             gateways: self.served.iter().map(|one| (one.binding.id.0, one.binding.name.clone())).collect(),
         });
         let observers = self.watching.observers(&gateways);
@@ -357,6 +358,12 @@ impl Control {
         let wanted = Wanted { addresses, proxy_protocol, ..Wanted::default() };
         (!wanted.addresses.is_empty()).then_some(wanted)
     }
+}
+
+/// Rules that their users gave a name, with that of their cluster.
+fn named_rules(table: &RoutingTable) -> Vec<(String, String)> {
+    let names = table.rules().iter().map(|rule| &rule.name);
+    names.filter_map(|rule| Some((rule.to_string(), rule.name.clone()?))).collect()
 }
 
 /// Seconds since 1970.

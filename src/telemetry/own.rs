@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// So many hosts have a series of their own; `trigate_hosts` counts all of them.
 const MOST_HOSTS: usize = 5_000;
+/// So many rules that have a name.
+const MOST_RULES: usize = 5_000;
 
 /// Reads them off what is observed when somebody asks.
 pub struct Own {
@@ -21,7 +23,7 @@ pub struct Own {
 /// A name, its help and its labels.
 type Description = (&'static str, &'static str, &'static [&'static str]);
 
-const NAMES: [Description; 10] = [
+const NAMES: [Description; 11] = [
     ("trigate_build_info", "The version that runs; always 1.", &["version"]),
     ("trigate_certificate_expiry_seconds", "Seconds until a served certificate expires.", &["certificate"]),
     ("trigate_compile_seconds", "How long it took to compile the revision that serves.", &[]),
@@ -32,6 +34,7 @@ const NAMES: [Description; 10] = [
     ("trigate_revision", "The number of the revision that serves; 0 before the first.", &[]),
     ("trigate_revision_age_seconds", "For how long the revision has been serving.", &[]),
     ("trigate_routes", "Routes that the revision is made of.", &[]),
+    ("trigate_rule_name", "The name of a rule, by its cluster; always 1.", &["envoy_cluster_name", "rule"]),
 ];
 const SOCKET: [&str; 3] = ["gateway", "envoy_http_conn_manager_prefix", "envoy_listener_address"];
 
@@ -74,6 +77,10 @@ impl Own {
             "trigate_revision" => one(revised.number as f64),
             "trigate_revision_age_seconds" => one(revised.installed.elapsed().as_secs_f64()),
             "trigate_routes" => one(revised.routes as f64),
+            "trigate_rule_name" => {
+                let shown = revised.rules.iter().take(MOST_RULES);
+                shown.map(|(cluster, rule)| (vec![cluster.clone(), rule.clone()], 1.0)).collect()
+            }
             _ => Vec::new(),
         }
     }

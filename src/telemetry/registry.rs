@@ -45,6 +45,8 @@ pub struct Revised {
     pub warnings: usize,
     /// Gateways by name, each with a host that it serves.
     pub exposed: Vec<(String, String)>,
+    /// Rules that have a name: that of their cluster, and their own.
+    pub rules: Vec<(String, String)>,
     /// The names of gateways, by their numbers.
     pub gateways: BTreeMap<u16, String>,
 }
@@ -61,6 +63,7 @@ impl Revised {
             errors: 0,
             warnings: 0,
             exposed: Vec::new(),
+            rules: Vec::new(),
             gateways: BTreeMap::new(),
         }
     }

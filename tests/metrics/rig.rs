@@ -113,6 +113,7 @@ pub fn registry() -> Registry {
         errors: 1,
         warnings: 2,
         exposed: vec![("external".to_owned(), "app.home.test".to_owned())],
+        rules: vec![("httproute/default/app-0/rule/0".to_owned(), "checkout".to_owned())],
         gateways: BTreeMap::new(),
     });
     registry.set_sockets(sockets);

@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 fn rule() -> Rule {
     let route = Route { kind: "HTTPRoute", namespace: "default".into(), name: "app".into() };
     Rule {
-        name: RuleName { route: Arc::new(route), index: 2, name: None },
+        name: RuleName { route: Arc::new(route), index: 2, name: Some("checkout".to_owned()) },
         filters: Default::default(),
         backends: Backends::default(),
         timeouts: Timeouts::default(),
@@ -127,6 +127,7 @@ fn every_operator_about_either_side_says_what_envoy_says() {
     for (operator, want) in [
         ("UPSTREAM_REQUEST_ATTEMPT_COUNT", json!(3)),
         ("ROUTE_NAME", json!("httproute/default/app/rule/2")),
+        ("RULE_NAME", json!("checkout")),
         ("UPSTREAM_CLUSTER", json!(null)),
         ("UPSTREAM_HOST", json!("10.0.0.7:8080")),
         ("UPSTREAM_REMOTE_ADDRESS", json!("10.0.0.7:8080")),
