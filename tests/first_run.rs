@@ -184,11 +184,23 @@ fn a_configuration_that_cannot_be_used_ends_before_anything_is_made() {
     assert!(!clone.path("certs").exists());
 }
 
+/// Binds a port that is free, or is about to be: the child of a test beside this one has it until it runs a program.
+fn take(port: u16) -> TcpListener {
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(taken) => return taken,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "port {port}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_ends_the_start_with_the_address() {
     let clone = Clone::new();
     let port = clone.port(11443);
-    let _taken = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    let _taken = take(port);
     let output = clone.trigate(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
