@@ -7,6 +7,7 @@ use std::path::Path;
 use trigate::compile::{Binding, compile};
 use trigate::routing::GatewayId;
 use trigate::source::read_text;
+use trigate::tls::TlsOptions;
 
 fuzz_target!(|text: &str| {
     let bindings = ["external", "internal"].map(|name| Binding {
@@ -14,6 +15,7 @@ fuzz_target!(|text: &str| {
         name: name.to_owned(),
         namespace: "network".to_owned(),
         object: name.to_owned(),
+        tls: TlsOptions::default(),
     });
     for file in ["fuzz.yaml", "fuzz.json"] {
         let snapshot = read_text(Path::new(file), text);
