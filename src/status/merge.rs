@@ -34,6 +34,7 @@ const OURS: &[&str] = &[
     "Programmed",
     "ResolvedRefs",
     "Conflicted",
+    "OverlappingTLSConfig",
     "InsecureFrontendValidationMode",
     "SupportedVersion",
 ];
@@ -62,8 +63,13 @@ pub(super) fn whole(current: &Value, mut desired: Value, now: &str) -> Option<Va
 fn keep_foreign(desired: &mut Value, current: &Value) {
     let before = array(current, "conditions");
     let Some(conditions) = desired.get_mut("conditions").and_then(Value::as_array_mut) else { return };
-    let is_foreign =
-        |condition: &&Value| condition["type"].as_str().is_some_and(|kind| !OURS.contains(&kind));
+    let written: Vec<String> =
+        conditions.iter().filter_map(|one| one["type"].as_str()).map(str::to_owned).collect();
+    // A type stands in a list once, or the API server refuses all of it.
+    let is_foreign = |condition: &&Value| {
+        let kind = condition["type"].as_str();
+        kind.is_some_and(|kind| !OURS.contains(&kind) && !written.iter().any(|one| one == kind))
+    };
     let room = MOST_CONDITIONS.saturating_sub(conditions.len());
     conditions.extend(before.iter().filter(is_foreign).take(room).cloned());
     let place = |condition: &Value| before.iter().position(|other| other["type"] == condition["type"]);
@@ -238,6 +244,26 @@ mod tests {
         assert_eq!(whole(&patch, desired(), NOW), None);
         let sorted = json!({ "conditions": [ours, foreign], "listeners": listener(json!([ours, foreign])) });
         assert_eq!(whole(&sorted, desired(), NOW), None, "another order is as good");
+    }
+
+    #[test]
+    fn what_we_wrote_before_is_ours_and_stands_once() {
+        let listener = |kinds: &[&str], time: Option<&str>| {
+            let one = |kind: &&str| {
+                let mut one = condition("True", "m", time);
+                one["type"] = (*kind).into();
+                one
+            };
+            json!({ "listeners": [{ "name": "a", "conditions": kinds.iter().map(one).collect::<Vec<_>>() }] })
+        };
+        let kinds = ["Accepted", "OverlappingTLSConfig", "Unheard"];
+        let current = listener(&kinds, Some(THEN));
+        for (desired, left) in [(&kinds[..], 3), (&kinds[..2], 3), (&kinds[..1], 2)] {
+            let patch = whole(&current, listener(desired, None), NOW);
+            let said = patch.as_ref().unwrap_or(&current);
+            let conditions = said["listeners"][0]["conditions"].as_array().expect("a list");
+            assert_eq!(conditions.len(), left, "{desired:?}: {conditions:?}");
+        }
     }
 
     #[test]
