@@ -82,7 +82,7 @@ const TABLE: &[Row] = &[
             "tls",
             "wire",
         ],
-        &["pingora", "rustls"],
+        &["rustls"],
     ),
     (
         "l4",
@@ -99,7 +99,7 @@ const TABLE: &[Row] = &[
             "upstream",
             "wire",
         ],
-        &["pingora", "rustls"],
+        &["rustls"],
     ),
     ("resource", &[], &[]),
     ("source", &["config", "resource"], &["k8s_openapi", "kube"]),
