@@ -73,6 +73,15 @@ fn configuration(documents: &[Value]) -> Config {
     Config::parse(Path::new("proxy.toml"), text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
+/// The metadata of the ConfigMap from which Grafana's sidecar takes the dashboard, whole.
+fn dashboard(documents: &[Value]) -> Option<&Value> {
+    let labelled = |document: &&Value| document["metadata"]["labels"]["grafana_dashboard"] == "1";
+    let found = documents.iter().find(labelled)?;
+    let file = fs::read_to_string(deploy().join("grafana/trigate.json")).expect("it can be read");
+    assert_eq!((&found["kind"], &found["data"]), (&json!("ConfigMap"), &json!({ "trigate.json": file })));
+    Some(&found["metadata"])
+}
+
 /// The rules of all roles, for comparison.
 fn rules(documents: &[Value]) -> BTreeSet<String> {
     documents
@@ -94,6 +103,28 @@ async fn the_manifests_are_what_the_api_server_takes() {
     assert_eq!(config.gateways.len(), 3);
 }
 
+#[test]
+fn kustomize_takes_the_dashboard_beside_the_manifests() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the folder is ours");
+    let both = json!({ "resources": [link(folder.path(), "kustomize")], "components": [link(folder.path(), "grafana")] });
+    fs::write(folder.path().join("kustomization.yaml"), both.to_string()).expect("the folder is ours");
+    let Ok(output) = Command::new("kubectl").arg("kustomize").arg(folder.path()).output() else {
+        println!("skipped: kubectl is not installed");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let documents = documents(&String::from_utf8(output.stdout).expect("text"));
+    assert_eq!(dashboard(&documents).expect("it is there")["name"], "trigate-dashboard");
+}
+
+/// The way from a folder in `target/tmp` to one of `deploy/`: kustomize takes no absolute ones.
+fn link(from: &Path, name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let below = from.strip_prefix(root).expect("it is within the project");
+    format!("{}deploy/{name}", "../".repeat(below.components().count()))
+}
+
 #[tokio::test]
 async fn the_chart_is_what_the_api_server_takes() {
     let Some(place) = Place::shared().await else { return };
@@ -102,13 +133,18 @@ async fn the_chart_is_what_the_api_server_takes() {
         json!({
             "takeOverFromEnvoyGateway": true, "gatewayClass": { "name": "envoy" },
             "gateways": { "external": { "create": false, "object": "networking/envoy-external" } },
-            "monitoring": { "podMonitor": { "enabled": true }, "serviceMonitor": { "enabled": true } },
+            "monitoring": {
+                "podMonitor": { "enabled": true }, "serviceMonitor": { "enabled": true },
+                "dashboard": { "enabled": true, "labels": { "team": "home" } },
+            },
             "example": { "enabled": true }, "autoscaling": { "enabled": false }, "addresses": { "pool": "10.97.0.0/16" },
             "service": { "type": "ClusterIP" }, "config": "[limits]\nconnections = 10",
             "podLabels": { "team": "home" }, "tolerations": [{ "operator": "Exists" }],
         }),
     ];
     let [plain, other] = values.map(|values| rendered(&values));
+    assert!(dashboard(&plain).is_none(), "it is asked for");
+    assert_eq!(dashboard(&other).expect("it is there")["labels"]["team"], "home");
     let config = configuration(&other);
     assert_eq!(config.limits.connections, 10);
     assert_eq!(config.gateways["external"].object.to_string(), "networking/envoy-external");
