@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 const HOST: &str = "app.example.test";
 
+/// Those of its Envoy container, one a line.
+const ARGUMENTS: &str = include_str!("pod/arguments.txt");
+
 /// Envoy Gateway's bootstrap in short, with the admin server elsewhere.
 const BOOTSTRAP: &str = r#"
 admin:
@@ -44,21 +47,7 @@ fn builder(upstream: &Upstream) -> Builder {
 async fn the_arguments_of_envoy_gateways_container_start_it() {
     let upstream = Upstream::echo("app").await;
     let trigate = builder(&upstream)
-        .arguments(&[
-            "--service-cluster",
-            "network/external",
-            "--service-node",
-            "envoy-network-external-7d9f",
-            "--log-level",
-            "warn",
-            "--cpuset-threads",
-            "--drain-strategy",
-            "immediate",
-            "--component-log-level",
-            "misc:error",
-            "--drain-time-s",
-            "60",
-        ])
+        .arguments(&ARGUMENTS.lines().collect::<Vec<_>>())
         .environment("ENVOY_POD_NAMESPACE", "network")
         .environment("ENVOY_POD_NAME", "envoy-network-external-7d9f")
         .environment("ENVOY_SERVICE_ZONE", "zone-a")

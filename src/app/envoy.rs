@@ -303,30 +303,17 @@ mod tests {
 
     fn config() -> Config {
         let text = "[source.files]\npaths = [\"manifests\"]\n[gateways.external]\nobject = \"a/b\"\n";
-        let text = format!("{text}[runtime]\nthreads = 3\n");
+        let text = format!("{text}[runtime]\nthreads = 3\n[drain]\ntimeout = \"40s\"\n");
         Config::parse(Path::new("proxy.toml"), &text).expect("it is valid")
     }
 
-    /// As Envoy Gateway's Deployments have them, `--config-yaml` aside.
-    const OF_A_POD: [&str; 13] = [
-        "--service-cluster",
-        "network/external",
-        "--service-node",
-        "envoy-network-external-6f",
-        "--log-level",
-        "warn",
-        "--cpuset-threads",
-        "--drain-strategy",
-        "immediate",
-        "--component-log-level",
-        "misc:error",
-        "--drain-time-s",
-        "45",
-    ];
+    /// As Envoy Gateway's Deployments have them, one a line, `--config-yaml` aside.
+    const OF_A_POD: &str = include_str!("../../tests/pod/arguments.txt");
 
     #[test]
     fn the_arguments_of_a_pod_are_taken_and_what_is_ignored_is_said_in_one_line() {
-        let (given, mut config) = (arguments(&OF_A_POD), config());
+        let given = arguments(&OF_A_POD.lines().collect::<Vec<_>>());
+        let mut config = config();
         let line = given.apply(&mut config).expect("there is no bootstrap");
         assert_eq!(
             line.as_deref(),
@@ -334,7 +321,7 @@ mod tests {
         );
         assert_eq!(given.log_level(), Some("warn"));
         assert_eq!(config.runtime.threads, 0, "all cores that the process may use");
-        assert_eq!(config.drain.timeout, Duration::from_secs(45));
+        assert_eq!(config.drain.timeout, Duration::from_secs(60));
         assert!(!given.only_checks());
     }
 
