@@ -117,14 +117,22 @@ impl<T> HostIndex<T> {
 
     /// The value of the most specific pattern that covers `host` (lower case, without port).
     pub fn best(&self, host: &str) -> Option<&T> {
-        self.covering(host).next()
+        self.covering(host).next().map(|(_, value)| value)
     }
 
-    /// The values of all patterns that cover `host`, the most specific first.
-    pub fn covering<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a T> + use<'a, 'h, T> {
+    /// The values of all patterns that cover `host`, the most specific first, each with how many of the host's last
+    /// bytes the pattern names.
+    pub fn covering<'a, 'h>(
+        &'a self,
+        host: &'h str,
+    ) -> impl Iterator<Item = (usize, &'a T)> + use<'a, 'h, T> {
         let below = if self.suffix.is_empty() { "" } else { host };
-        let suffixes = below.match_indices('.').filter_map(move |(dot, _)| self.suffix.get(&host[dot + 1..]));
-        self.exact.get(host).into_iter().chain(suffixes).chain(self.any.as_ref())
+        let suffixes = below.match_indices('.').filter_map(move |(dot, _)| {
+            let suffix = &host[dot + 1..];
+            Some((suffix.len(), self.suffix.get(suffix)?))
+        });
+        let exact = self.exact.get(host).map(|value| (host.len(), value));
+        exact.into_iter().chain(suffixes).chain(self.any.as_ref().map(|value| (0, value)))
     }
 
     /// All patterns with their values, in no order.
@@ -183,8 +191,8 @@ mod tests {
             assert_eq!(index.best(host), Some(&want), "{host}");
         }
         assert_eq!(
-            index.covering("b.a.test").copied().collect::<Vec<_>>(),
-            ["b.a.test", "*.a.test", "*.test", "*"]
+            index.covering("b.a.test").map(|(named, pattern)| (named, *pattern)).collect::<Vec<_>>(),
+            [(8, "b.a.test"), (6, "*.a.test"), (4, "*.test"), (0, "*")]
         );
     }
 

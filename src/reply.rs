@@ -34,6 +34,10 @@ pub enum Reply {
     ConnectTimeout,
     /// The upstream closed or reset before its response head was complete.
     UpstreamReset,
+    /// The same of one exchange among others on its connection (HTTP/2).
+    StreamReset,
+    /// The same before the upstream looked at the request.
+    StreamRefused,
     /// The upstream sent something that is no HTTP.
     UpstreamProtocol,
     /// The route's or the try's time limit passed before the response began.
@@ -73,7 +77,9 @@ impl Reply {
             | Self::Overflow
             | Self::ConnectFailed
             | Self::ConnectTimeout
-            | Self::UpstreamReset => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::UpstreamReset
+            | Self::StreamReset
+            | Self::StreamRefused => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUntrusted | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest | Self::NoHost | Self::BadPath => StatusCode::BAD_REQUEST,
@@ -111,6 +117,12 @@ impl Reply {
             }
             Self::UpstreamReset => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+            }
+            Self::StreamReset => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote reset"
+            }
+            Self::StreamRefused => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"
             }
             Self::UpstreamProtocol => {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error"

@@ -9,6 +9,10 @@
 //! codec ◀─ inbox ◀── poll_fill ──────────────────────────────────────────────── transport
 //! ```
 
+mod metered;
+
+pub use metered::{Meter, Metered};
+
 use bytes::{Buf, BytesMut};
 use std::cell::{RefCell, RefMut};
 use std::fmt;

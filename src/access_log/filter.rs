@@ -1,5 +1,6 @@
 //! Which exchanges a log tells of.
 
+use super::expression::Expression;
 use super::format::request_field;
 use super::operator::Field;
 use super::record::Record;
@@ -19,6 +20,8 @@ pub struct Filter {
     pub flags: Option<Flags>,
     /// Only what fulfils all of these.
     pub headers: Vec<HeaderCondition>,
+    /// Only what makes all of these true.
+    pub expressions: Vec<Expression>,
     /// Whether requests of Envoy's and Kubernetes' health checkers are left out.
     pub no_health_checks: bool,
 }
@@ -60,22 +63,28 @@ impl HeaderCondition {
 impl Filter {
     /// Whether the log tells of this one. What is no HTTP has no status and no fields, and passes those conditions.
     pub fn takes(&self, record: &Record) -> bool {
-        let Self { status_from, duration_from, flags, headers, no_health_checks } = self;
+        let Self { status_from, duration_from, flags, headers, expressions, no_health_checks } = self;
         let http = record.is_http();
         duration_from.is_none_or(|least| record.duration >= least)
             && flags.is_none_or(|wanted| wanted.meets(record.outcome.flags))
             && (!http || status_from.is_none_or(|least| record.status >= least))
             && (!http || headers.iter().all(|condition| condition.holds(record)))
             && !(*no_health_checks && is_health_check(record))
+            && expressions.iter().all(|expression| expression.holds(record))
     }
 
-    /// The fields of requests that it reads.
-    pub fn reads(&self) -> Vec<HeaderName> {
+    /// The fields that it reads: of requests, of responses, of trailers.
+    pub fn reads(&self) -> [Vec<HeaderName>; 3] {
         let of_headers = self.headers.iter().filter_map(|condition| match &condition.field {
             Field::Named(name) => Some(name.clone()),
             _ => None,
         });
-        of_headers.chain(self.no_health_checks.then_some(http::header::USER_AGENT)).collect()
+        let of_requests = of_headers.chain(self.no_health_checks.then_some(http::header::USER_AGENT));
+        let mut all = [of_requests.collect(), Vec::new(), Vec::new()];
+        for read in self.expressions.iter().map(Expression::reads) {
+            all.iter_mut().zip(read).for_each(|(all, more)| all.extend(more));
+        }
+        all
     }
 }
 
@@ -106,6 +115,10 @@ mod tests {
         texts.iter().map(|text| HeaderCondition::parse(text).expect(text)).collect()
     }
 
+    fn expressions(texts: &[&str]) -> Vec<Expression> {
+        texts.iter().map(|text| Expression::parse(text).expect(text)).collect()
+    }
+
     #[test]
     fn each_condition_must_hold() {
         let flags = |name| Some(Flags::NONE.with(Flag::named(name).expect(name)));
@@ -124,6 +137,20 @@ mod tests {
             ),
             (Filter { headers: conditions(&["x-a", "x-a=2"]), ..any() }, false),
             (Filter { headers: conditions(&["!x-a"]), ..any() }, false),
+            (
+                Filter {
+                    expressions: expressions(&["response.code > 500", "!('x-b' in request.headers)"]),
+                    ..any()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    expressions: expressions(&["response.code > 500", "'x-b' in request.headers"]),
+                    ..any()
+                },
+                false,
+            ),
             (Filter { no_health_checks: true, ..any() }, true),
         ] {
             assert_eq!(filter.takes(&record()), takes, "{filter:?}");
@@ -133,7 +160,7 @@ mod tests {
     #[test]
     fn health_checks_are_known_by_their_agents() {
         let filter = Filter { no_health_checks: true, ..Filter::default() };
-        assert_eq!(filter.reads(), [http::header::USER_AGENT]);
+        assert_eq!(filter.reads()[0], [http::header::USER_AGENT]);
         for (agent, takes) in [("kube-probe/1.34", false), ("Envoy/HC", false), ("curl/8", true)] {
             let mut record = record();
             record.request = vec![(http::header::USER_AGENT, HeaderValue::from_static(agent))];

@@ -83,16 +83,31 @@ impl Format {
 
     /// The fields that it reads: of requests, of responses, of trailers.
     pub fn reads(&self) -> [Vec<HeaderName>; 3] {
+        let mut all = [Vec::new(), Vec::new(), Vec::new()];
+        for read in self.operators().map(Operator::reads) {
+            all.iter_mut().zip(read).for_each(|(all, more)| all.extend(more));
+        }
+        all
+    }
+
+    /// What is wrong with it although it can be written: operators of Envoy's that say nothing here.
+    pub fn remark(&self) -> Option<String> {
+        let blank: Vec<String> =
+            self.operators().filter_map(|one| Some(format!("%{}%", one.blank()?))).collect();
+        let (what, verb) = (blank.join(", "), if blank.len() == 1 { "stays" } else { "stay" });
+        (!blank.is_empty())
+            .then(|| format!("{what} {verb} empty: trigate does not note what Envoy would say"))
+    }
+
+    fn operators(&self) -> impl Iterator<Item = &Operator> {
         let templates: Vec<&Template> = match self {
             Self::Text(template) => vec![template],
             Self::Json(fields) => fields.iter().map(|(_, template)| template).collect(),
         };
-        let mut all = [Vec::new(), Vec::new(), Vec::new()];
-        let operators = templates.into_iter().flat_map(|template| &template.0);
-        for read in operators.filter_map(Piece::reads) {
-            all.iter_mut().zip(read).for_each(|(all, more)| all.extend(more));
-        }
-        all
+        templates.into_iter().flat_map(|template| &template.0).filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Operator(operator, _) => Some(operator),
+        })
     }
 
     /// Writes the line of a record, with its line feed. Nothing that a client sends can end the line, or a value
@@ -224,13 +239,6 @@ impl Piece {
         };
         Ok(Self::Operator(Operator::parse(operator)?, most))
     }
-
-    fn reads(&self) -> Option<[Vec<HeaderName>; 3]> {
-        match self {
-            Self::Literal(_) => None,
-            Self::Operator(operator, _) => Some(operator.reads()),
-        }
-    }
 }
 
 /// The operator for a field of the request, as a format would write it.
@@ -260,8 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn operators_that_say_nothing_are_remarked() {
+        let remark = |text| Format::text(text).expect(text).remark();
+        assert_eq!(remark("%DURATION% %VIRTUAL_CLUSTER_NAME%"), None);
+        let said = remark("%FILTER_STATE(a:PLAIN):5% %UPSTREAM_TLS_VERSION%").expect("two say nothing");
+        assert!(said.starts_with("%FILTER_STATE(a:PLAIN)%, %UPSTREAM_TLS_VERSION% stay empty"), "{said}");
+    }
+
+    #[test]
     fn the_default_names_its_fields_in_order() {
         assert!(DEFAULT.is_sorted());
+        assert_eq!(Format::envoy_gateway().remark(), None);
         let [request, response, trailers] = Format::envoy_gateway().reads();
         assert_eq!(request, ["user-agent", "x-forwarded-for", "x-request-id"]);
         assert_eq!(response, ["x-envoy-upstream-service-time"]);

@@ -1,5 +1,6 @@
 //! Envoy's command operators: `%REQ(X?Y):Z%` and their kin, read once.
 
+use super::names::{BLANK, PLAIN};
 use http::HeaderName;
 use jiff::fmt::strtime::BrokenDownTime;
 
@@ -12,17 +13,23 @@ pub enum Operator {
     Trailer(HeaderName, Option<HeaderName>),
     /// With its own format, or that of ISO 8601 with milliseconds.
     StartTime(Option<Box<str>>),
+    /// When it was over.
+    EmitTime(Option<Box<str>>),
+    /// From one moment to another, in this many nanoseconds.
+    Between(Moment, Moment, u64),
     Protocol,
     UpstreamProtocol,
     ResponseCode,
     ResponseCodeDetails,
     ResponseFlags,
     ResponseFlagsLong,
-    GrpcStatus,
+    GrpcStatus(Case),
     BytesReceived,
     BytesSent,
     Duration,
     RequestDuration,
+    /// The same, of a request that a backend got.
+    RequestTxDuration,
     ResponseDuration,
     ResponseTxDuration,
     AttemptCount,
@@ -40,12 +47,61 @@ pub enum Operator {
     TlsVersion,
     TlsCipher,
     ConnectionId,
+    /// The same for all lines of an exchange.
+    StreamId,
+    /// Another one each time.
+    UniqueId,
+    LogType,
+    /// What was asked for, with or without the query.
+    Path {
+        query: bool,
+        from: PathFrom,
+    },
+    /// The first parameter of this name, decoded.
+    QueryParameter(Box<str>),
+    Query,
     TraceId,
     SpanId,
     Gateway,
     Hostname,
-    /// What Envoy knows and trigate never has: printed as what is not there.
+    /// Known before: a variable of the environment.
+    Fixed(Box<str>),
+    /// What is never there.
     Absent,
+    /// What Envoy knows and trigate does not note, as it was written.
+    Blank(Box<str>),
+}
+
+/// How a status of gRPC is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// `InvalidArgument`
+    Camel,
+    /// `INVALID_ARGUMENT`
+    Snake,
+    Number,
+}
+
+/// A moment of an exchange that is noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    Began,
+    /// The request was read to its end.
+    Asked,
+    /// The first byte came from the backend.
+    Answered,
+    Over,
+}
+
+/// Which path is meant where a filter changed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathFrom {
+    /// What the client asked for, if it was changed.
+    Original,
+    /// What the backend got.
+    Sent,
+    /// What the client asked for.
+    Either,
 }
 
 /// Which part of an address.
@@ -54,6 +110,8 @@ pub enum Part {
     Whole,
     Host,
     Port,
+    /// The network that the host is in, by the length of its prefix.
+    Network(u8),
 }
 
 /// A field of a request, or one of HTTP/2's pseudo fields.
@@ -67,64 +125,6 @@ pub enum Field {
     OriginalPath,
     Named(HeaderName),
 }
-
-/// Operators without arguments.
-const PLAIN: &[(&str, Operator)] = &[
-    ("PROTOCOL", Operator::Protocol),
-    ("UPSTREAM_PROTOCOL", Operator::UpstreamProtocol),
-    ("RESPONSE_CODE", Operator::ResponseCode),
-    ("RESPONSE_CODE_DETAILS", Operator::ResponseCodeDetails),
-    ("RESPONSE_FLAGS", Operator::ResponseFlags),
-    ("RESPONSE_FLAGS_LONG", Operator::ResponseFlagsLong),
-    ("GRPC_STATUS_NUMBER", Operator::GrpcStatus),
-    ("BYTES_RECEIVED", Operator::BytesReceived),
-    ("BYTES_SENT", Operator::BytesSent),
-    ("DURATION", Operator::Duration),
-    ("REQUEST_DURATION", Operator::RequestDuration),
-    ("REQUEST_TX_DURATION", Operator::RequestDuration),
-    ("RESPONSE_DURATION", Operator::ResponseDuration),
-    ("RESPONSE_TX_DURATION", Operator::ResponseTxDuration),
-    ("UPSTREAM_REQUEST_ATTEMPT_COUNT", Operator::AttemptCount),
-    ("ROUTE_NAME", Operator::RouteName),
-    ("RULE_NAME", Operator::RuleName),
-    ("UPSTREAM_CLUSTER", Operator::UpstreamCluster),
-    ("UPSTREAM_CLUSTER_RAW", Operator::UpstreamCluster),
-    ("UPSTREAM_HOST", Operator::UpstreamHost(Part::Whole)),
-    ("UPSTREAM_REMOTE_ADDRESS", Operator::UpstreamHost(Part::Whole)),
-    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Operator::UpstreamHost(Part::Host)),
-    ("UPSTREAM_REMOTE_PORT", Operator::UpstreamHost(Part::Port)),
-    ("UPSTREAM_LOCAL_ADDRESS", Operator::UpstreamLocal(Part::Whole)),
-    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Operator::UpstreamLocal(Part::Host)),
-    ("UPSTREAM_LOCAL_PORT", Operator::UpstreamLocal(Part::Port)),
-    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Operator::UpstreamFailure),
-    ("DOWNSTREAM_REMOTE_ADDRESS", Operator::Client(Part::Whole)),
-    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Operator::Client(Part::Host)),
-    ("DOWNSTREAM_REMOTE_PORT", Operator::Client(Part::Port)),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Operator::Peer(Part::Whole)),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Operator::Peer(Part::Host)),
-    ("DOWNSTREAM_DIRECT_REMOTE_PORT", Operator::Peer(Part::Port)),
-    ("DOWNSTREAM_LOCAL_ADDRESS", Operator::Local(Part::Whole)),
-    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Operator::Local(Part::Host)),
-    ("DOWNSTREAM_LOCAL_PORT", Operator::Local(Part::Port)),
-    ("REQUESTED_SERVER_NAME", Operator::ServerName),
-    ("DOWNSTREAM_TLS_VERSION", Operator::TlsVersion),
-    ("DOWNSTREAM_TLS_CIPHER", Operator::TlsCipher),
-    ("CONNECTION_ID", Operator::ConnectionId),
-    ("TRACE_ID", Operator::TraceId),
-    ("SPAN_ID", Operator::SpanId),
-    ("FILTER_CHAIN_NAME", Operator::Gateway),
-    ("HOSTNAME", Operator::Hostname),
-    ("CONNECTION_TERMINATION_DETAILS", Operator::Absent),
-    ("VIRTUAL_CLUSTER_NAME", Operator::Absent),
-    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Operator::Absent),
-    ("DOWNSTREAM_LOCAL_URI_SAN", Operator::Absent),
-    ("DOWNSTREAM_PEER_URI_SAN", Operator::Absent),
-    ("DOWNSTREAM_PEER_SUBJECT", Operator::Absent),
-    ("DOWNSTREAM_PEER_ISSUER", Operator::Absent),
-];
-
-/// Operators with arguments that name what only Envoy's filters make.
-const FOREIGN: [&str; 4] = ["DYNAMIC_METADATA", "CLUSTER_METADATA", "UPSTREAM_METADATA", "FILTER_STATE"];
 
 impl Operator {
     /// Reads what stands between two `%`, without a length limit: `REQ(:PATH)`.
@@ -153,18 +153,28 @@ impl Operator {
                 let (first, second) = header_names(argument)?;
                 Ok(Self::Trailer(first, second))
             }
-            ("START_TIME", None) => Ok(Self::StartTime(None)),
-            ("START_TIME", Some(format)) => Ok(Self::StartTime(time_format(format)?)),
-            ("GRPC_STATUS", Some("NUMBER")) => Ok(Self::GrpcStatus),
-            (name, Some(_)) if FOREIGN.contains(&name) => Ok(Self::Absent),
-            (name, None) => {
-                let known = PLAIN.iter().find(|(known, _)| *known == name);
-                known.map(|(_, operator)| operator.clone()).ok_or_else(|| unknown(name))
+            ("START_TIME", format) => Ok(Self::StartTime(time_format(format)?)),
+            ("EMIT_TIME", format) => Ok(Self::EmitTime(time_format(format)?)),
+            ("COMMON_DURATION", Some(argument)) => between(argument),
+            ("GRPC_STATUS", Some("CAMEL_STRING")) => Ok(Self::GrpcStatus(Case::Camel)),
+            ("GRPC_STATUS", Some("SNAKE_STRING")) => Ok(Self::GrpcStatus(Case::Snake)),
+            ("GRPC_STATUS", Some("NUMBER")) => Ok(Self::GrpcStatus(Case::Number)),
+            ("PATH", argument) => path(argument.unwrap_or_default()),
+            ("QUERY_PARAM", Some(name)) => Ok(Self::QueryParameter(name.into())),
+            ("QUERY_PARAMS", None | Some("" | "ORIG")) => Ok(Self::Query),
+            ("ENVIRONMENT", Some(name)) => {
+                Ok(Self::Fixed(std::env::var(name).unwrap_or_else(|_| "-".to_owned()).into()))
             }
-            (name, Some(_)) => Err(match PLAIN.iter().any(|(known, _)| *known == name) {
-                true => format!("%{name}% takes no argument in parentheses"),
-                false => unknown(name),
-            }),
+            (name, _) if BLANK.contains(&name) => Ok(Self::Blank(text.into())),
+            (name, argument) => plain(name, argument.unwrap_or_default()),
+        }
+    }
+
+    /// How it was written, if it says nothing because trigate does not know what Envoy knows.
+    pub fn blank(&self) -> Option<&str> {
+        match self {
+            Self::Blank(text) => Some(text),
+            _ => None,
         }
     }
 
@@ -185,10 +195,71 @@ impl Operator {
             }
             Self::Response(first, second) => [none(), both(first, second), none()],
             Self::Trailer(first, second) => [none(), none(), both(first, second)],
-            Self::GrpcStatus => [none(), status(), status()],
+            Self::GrpcStatus(_) => [none(), status(), status()],
             _ => [none(), none(), none()],
         }
     }
+}
+
+fn plain(name: &str, argument: &str) -> Result<Operator, String> {
+    let known = PLAIN.iter().find(|(known, _)| *known == name);
+    match known.map(|(_, operator)| operator.clone()).ok_or_else(|| unknown(name))? {
+        operator if argument.is_empty() => Ok(operator),
+        Operator::Client(Part::Host) => network(argument).map(Operator::Client),
+        Operator::Peer(Part::Host) => network(argument).map(Operator::Peer),
+        Operator::Local(Part::Host) => network(argument).map(Operator::Local),
+        Operator::UpstreamHost(Part::Host) => network(argument).map(Operator::UpstreamHost),
+        Operator::UpstreamLocal(Part::Host) => network(argument).map(Operator::UpstreamLocal),
+        Operator::ServerName if argument == "SNI_ONLY" => Ok(Operator::ServerName),
+        Operator::ServerName => Ok(Operator::Blank(format!("{name}({argument})").into())),
+        _ => Err(format!("%{name}% takes no argument in parentheses")),
+    }
+}
+
+fn network(length: &str) -> Result<Part, String> {
+    let length = length.parse().ok().filter(|length| *length <= 128);
+    length.map(Part::Network).ok_or_else(|| "the length of a prefix is a number up to 128".to_owned())
+}
+
+/// Reads `DS_RX_BEG:US_RX_BEG:ms`.
+fn between(argument: &str) -> Result<Operator, String> {
+    let wrong = || format!("`{argument}` is not like DS_RX_BEG:DS_TX_END:ms");
+    let [from, to, unit] = argument.split(':').collect::<Vec<_>>()[..] else { return Err(wrong()) };
+    let unit = match unit {
+        "ms" => 1_000_000,
+        "us" => 1_000,
+        "ns" => 1,
+        _ => return Err(wrong()),
+    };
+    let moment = |name| match name {
+        "DS_RX_BEG" => Some(Moment::Began),
+        "DS_RX_END" => Some(Moment::Asked),
+        "US_RX_BEG" => Some(Moment::Answered),
+        "DS_TX_END" => Some(Moment::Over),
+        _ => None,
+    };
+    // Others are Envoy's, or names of a filter's own.
+    Ok(match (moment(from), moment(to)) {
+        (Some(from), Some(to)) => Operator::Between(from, to, unit),
+        _ => Operator::Blank(format!("COMMON_DURATION({argument})").into()),
+    })
+}
+
+/// Reads `NQ:ORIG`: with query or not, and which path.
+fn path(argument: &str) -> Result<Operator, String> {
+    let (query, from) = argument.split_once(':').unwrap_or((argument, ""));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        _ => return Err(format!("`{query}` in %PATH% is not WQ or NQ")),
+    };
+    let from = match from {
+        "ORIG" => PathFrom::Original,
+        "PATH" => PathFrom::Sent,
+        "" | "ORIG_OR_PATH" => PathFrom::Either,
+        _ => return Err(format!("`{from}` in %PATH% is not ORIG, PATH or ORIG_OR_PATH")),
+    };
+    Ok(Operator::Path { query, from })
 }
 
 fn unknown(name: &str) -> String {
@@ -228,10 +299,8 @@ fn header_name(text: &str) -> Result<HeaderName, String> {
 }
 
 /// A format of `strftime`, with Envoy's `%3f`, `%6f` and `%9f` for fractions; `None` stands for the usual one.
-fn time_format(format: &str) -> Result<Option<Box<str>>, String> {
-    if format.is_empty() {
-        return Ok(None);
-    }
+fn time_format(format: Option<&str>) -> Result<Option<Box<str>>, String> {
+    let Some(format) = format.filter(|format| !format.is_empty()) else { return Ok(None) };
     let sample = jiff::Zoned::new(jiff::Timestamp::UNIX_EPOCH, jiff::tz::TimeZone::UTC);
     let fits = BrokenDownTime::from(&sample).to_string(format);
     fits.map(|_| Some(format.into())).map_err(|error| format!("`{format}` is no format of a time: {error}"))
@@ -251,9 +320,31 @@ mod tests {
             ("REQ", "is no operator"),
             ("DURATION(1)", "takes no argument"),
             ("START_TIME(%~)", "no format of a time"),
+            ("COMMON_DURATION(DS_RX_BEG:DS_TX_END)", "is not like DS_RX_BEG:DS_TX_END:ms"),
+            ("COMMON_DURATION(DS_RX_BEG:DS_TX_END:s)", "is not like"),
+            ("PATH(Q)", "not WQ or NQ"),
+            ("PATH(NQ:NEW)", "not ORIG, PATH"),
+            ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(129)", "up to 128"),
+            ("REQ()", "no name of a header field"),
+            ("REQ(a?b?c)", "no name of a header field"),
         ] {
             let error = Operator::parse(text).expect_err(text);
             assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_only_envoy_knows_is_known_to_be_blank() {
+        for text in [
+            "DYNAMIC_METADATA(a:b)",
+            "UPSTREAM_TLS_VERSION",
+            "REQUESTED_SERVER_NAME(HOST_FIRST)",
+            "COMMON_DURATION(US_CX_BEG:US_CX_END:ms)",
+        ] {
+            assert_eq!(Operator::parse(text).expect(text).blank(), Some(text));
+        }
+        for text in ["DURATION()", "CONNECTION_TERMINATION_DETAILS", "REQUESTED_SERVER_NAME(SNI_ONLY)"] {
+            assert_eq!(Operator::parse(text).expect(text).blank(), None);
         }
     }
 

@@ -59,9 +59,19 @@ pub struct Record {
     /// The gateway's name.
     pub gateway: Box<str>,
 
-    pub rule: Option<Arc<Rule>>,
+    pub route: Option<Routed>,
     pub upstream: Upstream,
     pub trace: Option<Trace>,
+}
+
+/// Who serves a request.
+#[derive(Debug, Clone)]
+pub struct Routed {
+    pub rule: Arc<Rule>,
+    /// Which of the rule's matches, in the order written.
+    pub place: u32,
+    /// The host name of listener and route, `echo.home.test`, `*.home.test` or `*`.
+    pub host: Box<str>,
 }
 
 /// What is known of the backend's side.
@@ -121,7 +131,7 @@ impl Record {
             server_name: None,
             tls: None,
             gateway: Box::default(),
-            rule: None,
+            route: None,
             upstream: Upstream::default(),
             trace: None,
         }

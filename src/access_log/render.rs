@@ -1,9 +1,11 @@
 //! What an operator says of a record, and how that stands in a line so that nothing can break out of it.
 
-use super::operator::{Field, Operator, Part};
-use super::record::Record;
+use super::operator::{Case, Field, Moment, Operator, Part, PathFrom};
+use super::record::{Record, Routed};
 use crate::upstream::Address;
 use http::Version;
+use http::uri::PathAndQuery;
+use ipnet::IpNet;
 use jiff::fmt::strtime::BrokenDownTime;
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -21,7 +23,7 @@ pub enum Value {
 }
 
 /// ISO 8601 with milliseconds, as Envoy writes it.
-const START_TIME: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
+const ISO_8601: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
 
 /// The name of this machine, which is the pod's in Kubernetes. It does not change while the process runs.
 static HOSTNAME: LazyLock<String> = LazyLock::new(|| {
@@ -65,25 +67,18 @@ pub fn value(operator: &Operator, record: &Record) -> Value {
         Operator::Trailer(first, second) => {
             bytes(record.trailer_field(first), second.as_ref().and_then(|name| record.trailer_field(name)))
         }
-        Operator::StartTime(format) => start_time(record.started, format.as_deref().unwrap_or(START_TIME)),
         Operator::Protocol => record.version.map(protocol).into(),
         Operator::UpstreamProtocol => upstream.version.map(protocol).into(),
         Operator::ResponseCode => number(record.status.into()),
         Operator::ResponseCodeDetails => details(record),
         Operator::ResponseFlags => Some(record.outcome.flags).into(),
         Operator::ResponseFlagsLong => Some(record.outcome.flags.long()).into(),
-        Operator::GrpcStatus => record.grpc_status().map_or(Value::Absent, |status| number(status.into())),
+        Operator::GrpcStatus(case) => grpc_status(record, *case),
         Operator::BytesReceived => number(record.received),
         Operator::BytesSent => number(record.sent),
-        Operator::Duration => number(milliseconds(record.duration)),
-        Operator::RequestDuration => duration(record.request_duration),
-        Operator::ResponseDuration => duration(record.response_duration),
-        Operator::ResponseTxDuration => {
-            duration(record.response_duration.map(|first| record.duration.saturating_sub(first)))
-        }
         Operator::AttemptCount => number(upstream.attempts.into()),
-        Operator::RouteName => record.rule.as_ref().map(|rule| &rule.name).into(),
-        Operator::RuleName => record.rule.as_ref().and_then(|rule| rule.name.name.as_ref()).into(),
+        Operator::RouteName => record.route.as_ref().map(route_name).into(),
+        Operator::RuleName => record.route.as_ref().and_then(|route| route.rule.name.name.as_ref()).into(),
         Operator::UpstreamCluster => upstream.cluster.as_ref().map(|cluster| cluster.name()).into(),
         Operator::UpstreamHost(part) => match &upstream.endpoint {
             Some(Address::Ip(ip)) => address(Some(*ip), *part),
@@ -99,11 +94,44 @@ pub fn value(operator: &Operator, record: &Record) -> Value {
         Operator::TlsVersion => record.tls.map(|(version, _)| version).into(),
         Operator::TlsCipher => record.tls.map(|(_, cipher)| cipher.replacen("TLS13_", "TLS_", 1)).into(),
         Operator::ConnectionId => number(record.connection),
+        Operator::StreamId => Value::Text(uuid(stream_number(record)).into_bytes()),
+        Operator::UniqueId => Value::Text(uuid(fastrand::u128(..)).into_bytes()),
+        Operator::LogType => Some(if record.is_http() { "DownstreamEnd" } else { "TcpConnectionEnd" }).into(),
+        Operator::Path { query, from } => {
+            let path = path(record, *from);
+            path.map(|path| if *query { path.as_str() } else { path.path() }).into()
+        }
+        Operator::Query => path(record, PathFrom::Either).and_then(PathAndQuery::query).into(),
+        Operator::QueryParameter(name) => query_parameter(record, name),
         Operator::TraceId => record.trace.map(|trace| format!("{:032x}", trace.trace)).into(),
         Operator::SpanId => record.trace.map(|trace| format!("{:016x}", trace.span)).into(),
         Operator::Gateway => Some(&record.gateway).filter(|name| !name.is_empty()).into(),
         Operator::Hostname => Some(HOSTNAME.as_str()).filter(|name| !name.is_empty()).into(),
-        Operator::Absent => Value::Absent,
+        Operator::Fixed(text) => Some(text).into(),
+        Operator::Absent | Operator::Blank(_) => Value::Absent,
+        timed => of_time(timed, record),
+    }
+}
+
+/// When something happened, and how long something took.
+fn of_time(operator: &Operator, record: &Record) -> Value {
+    match operator {
+        Operator::StartTime(format) => time(record.started, format.as_deref()),
+        Operator::EmitTime(format) => time(record.started + record.duration, format.as_deref()),
+        Operator::Between(from, to, unit) => match (moment(*from, record), moment(*to, record)) {
+            (Some(from), Some(to)) => Value::Number(nanoseconds(to.saturating_sub(from)) / unit),
+            _ => Value::Absent,
+        },
+        Operator::Duration => Value::Number(milliseconds(record.duration)),
+        Operator::RequestDuration => duration(record.request_duration),
+        Operator::RequestTxDuration => {
+            duration(record.upstream.endpoint.as_ref().and(record.request_duration))
+        }
+        Operator::ResponseDuration => duration(record.response_duration),
+        Operator::ResponseTxDuration => {
+            duration(record.response_duration.map(|first| record.duration.saturating_sub(first)))
+        }
+        _ => Value::Absent,
     }
 }
 
@@ -123,6 +151,11 @@ pub(super) fn field<'r>(field: &Field, record: &'r Record) -> Option<Cow<'r, [u8
 
 fn bytes(first: Option<&[u8]>, second: Option<&[u8]>) -> Value {
     first.or(second).map_or(Value::Absent, |text| Value::Text(text.to_vec()))
+}
+
+/// The name that Envoy Gateway gives one match of a rule for one host.
+fn route_name(Routed { rule, place, host }: &Routed) -> String {
+    format!("{}/match/{place}/{}", rule.name, host.replace('.', "_"))
 }
 
 /// The details, with the reason of a connection that could not be opened, as Envoy joins them.
@@ -157,6 +190,10 @@ fn address(address: Option<SocketAddr>, part: Part) -> Value {
         Part::Whole => Some(address).into(),
         Part::Host => Some(address.ip()).into(),
         Part::Port => Value::Number(address.port().into()),
+        Part::Network(length) => {
+            let network = IpNet::new(address.ip(), length).map(|network| network.trunc());
+            network.ok().into()
+        }
     }
 }
 
@@ -168,10 +205,95 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn start_time(at: SystemTime, format: &str) -> Value {
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Since the beginning; `None` when it did not come.
+fn moment(moment: Moment, record: &Record) -> Option<Duration> {
+    match moment {
+        Moment::Began => Some(Duration::ZERO),
+        Moment::Asked => record.request_duration,
+        Moment::Answered => record.response_duration,
+        Moment::Over => Some(record.duration),
+    }
+}
+
+fn time(at: SystemTime, format: Option<&str>) -> Value {
     let Ok(at) = jiff::Timestamp::try_from(at) else { return Value::Absent };
     let at = jiff::Zoned::new(at, jiff::tz::TimeZone::UTC);
-    BrokenDownTime::from(&at).to_string(format).ok().into()
+    BrokenDownTime::from(&at).to_string(format.unwrap_or(ISO_8601)).ok().into()
+}
+
+fn path(record: &Record, from: PathFrom) -> Option<&PathAndQuery> {
+    match from {
+        PathFrom::Original => record.original_path.as_ref(),
+        PathFrom::Sent => record.path.as_ref(),
+        PathFrom::Either => record.original_path.as_ref().or(record.path.as_ref()),
+    }
+}
+
+fn query_parameter(record: &Record, name: &str) -> Value {
+    let query = path(record, PathFrom::Either).and_then(PathAndQuery::query).unwrap_or_default();
+    let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+    found.map(|(_, value)| value).into()
+}
+
+/// A number for the exchange, for as long as it is told of.
+fn stream_number(record: &Record) -> u128 {
+    let started = record.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (started.as_nanos() << 64) | (u128::from(record.connection) << 32) | u128::from(record.drawn)
+}
+
+/// As RFC 9562 writes a number of version 4.
+fn uuid(number: u128) -> String {
+    let number = (number & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let part = |from: u32, bits: u32| (number >> from) & ((1 << bits) - 1);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        part(96, 32),
+        part(80, 16),
+        part(64, 16),
+        part(48, 16),
+        part(0, 48)
+    )
+}
+
+/// The codes of gRPC in their order.
+const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+fn grpc_status(record: &Record, case: Case) -> Value {
+    let Some(status) = record.grpc_status() else { return Value::Absent };
+    match (case, GRPC_CODES.get(usize::from(status))) {
+        (Case::Number, _) => Value::Number(status.into()),
+        (_, None) => Some(status).into(),
+        (Case::Snake, Some(name)) => Some(name).into(),
+        // Envoy has these two in capitals, and in American spelling.
+        (Case::Camel, Some(name @ &"OK")) => Some(name).into(),
+        (Case::Camel, Some(&"CANCELLED")) => Some("Canceled").into(),
+        (Case::Camel, Some(name)) => {
+            let word = |word: &str| word[..1].to_owned() + &word[1..].to_ascii_lowercase();
+            Some(name.split('_').map(word).collect::<String>()).into()
+        }
+    }
 }
 
 /// A value in a line of text. Control bytes, quotes, backslashes and what is no UTF-8 are written as `\x0A`, so that a

@@ -2,7 +2,7 @@
 
 use super::fault::{Fault, Text};
 use super::{Config, units};
-use crate::access_log::{Filter, Format, HeaderCondition};
+use crate::access_log::{Expression, Filter, Format, HeaderCondition};
 use crate::reply::{Flag, Flags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
@@ -44,6 +44,8 @@ pub struct Only {
     pub flags: Vec<String>,
     /// `name`, `name=value`, or either after a `!`: fields of the request.
     pub headers: Vec<String>,
+    /// Conditions in CEL over Envoy's attributes: `response.code >= 500 || 'x-debug' in request.headers`.
+    pub expressions: Vec<String>,
     /// False leaves out what health checkers ask.
     pub health_checks: bool,
 }
@@ -154,6 +156,7 @@ impl Default for Only {
             duration_from: Duration::ZERO,
             flags: Vec::new(),
             headers: Vec::new(),
+            expressions: Vec::new(),
             health_checks: true,
         }
     }
@@ -192,7 +195,7 @@ impl AccessLog {
     /// # Errors
     /// The key, and what is wrong with its value.
     pub fn filter(&self) -> Result<Filter, (Vec<String>, String)> {
-        let Only { status_from, duration_from, flags, headers, health_checks } = &self.only;
+        let Only { status_from, duration_from, flags, headers, expressions, health_checks } = &self.only;
         let at = |key: &str| vec!["only".to_owned(), key.to_owned()];
         let mut wanted = Flags::NONE;
         for name in flags {
@@ -200,11 +203,13 @@ impl AccessLog {
             wanted = wanted.with(Flag::named(name).ok_or_else(unknown)?);
         }
         let conditions = headers.iter().map(|text| HeaderCondition::parse(text));
+        let expressions = expressions.iter().map(|text| Expression::parse(text));
         Ok(Filter {
             status_from: Some(*status_from).filter(|status| *status > 0),
             duration_from: Some(*duration_from).filter(|least| !least.is_zero()),
             flags: Some(wanted).filter(|flags| !flags.is_empty()),
             headers: conditions.collect::<Result<_, _>>().map_err(|error| (at("headers"), error))?,
+            expressions: expressions.collect::<Result<_, _>>().map_err(|error| (at("expressions"), error))?,
             no_health_checks: !health_checks,
         })
     }

@@ -112,6 +112,9 @@ fn access_logs(config: &Config) -> Vec<AccessLog> {
         return Vec::new();
     }
     let format = log.format().unwrap_or_else(|_| Format::envoy_gateway());
+    if let Some(remark) = format.remark() {
+        warn!("access_log: {remark}");
+    }
     let filter = log.filter().unwrap_or_else(|_| Filter::default());
     vec![AccessLog { format, filter, share: log.sampling.0, sinks }]
 }

@@ -227,6 +227,7 @@ impl Drop for Flow {
                 sent: self.sent.get(),
                 cluster: Some(self.cluster.clone()),
                 endpoint: Some(self.active.endpoint().address.clone()),
+                upstream_local: self.upstream.local_addr().ok(),
                 ..Told::default()
             });
         }

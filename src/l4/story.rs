@@ -1,6 +1,6 @@
 //! What a log tells of a connection or a flow that is carried as it is.
 
-use crate::access_log::Record;
+use crate::access_log::{Record, Upstream};
 use crate::live::Live;
 use crate::reply::Outcome;
 use crate::telemetry::Observing;
@@ -27,6 +27,8 @@ pub struct Told {
     pub sent: u64,
     pub cluster: Option<Arc<Cluster>>,
     pub endpoint: Option<Address>,
+    /// The end that is ours of the connection to it.
+    pub upstream_local: Option<SocketAddr>,
     pub failure: Option<Box<str>>,
     pub outcome: Outcome,
 }
@@ -59,12 +61,11 @@ impl Story {
     /// It is over.
     pub fn end(self, told: Told) {
         let Self { observing, mut record, started } = self;
-        let Told { received, sent, cluster, endpoint, failure, outcome } = told;
+        let Told { received, sent, cluster, endpoint, upstream_local, failure, outcome } = told;
         record.duration = started.elapsed();
         (record.received, record.sent, record.outcome) = (received, sent, outcome);
-        record.upstream.cluster = cluster;
-        record.upstream.endpoint = endpoint;
-        record.upstream.failure = failure;
+        record.upstream =
+            Upstream { cluster, endpoint, local: upstream_local, failure, ..Upstream::default() };
         observing.tell(record);
     }
 }

@@ -1,12 +1,12 @@
 //! A connection and its backend: bytes are copied both ways until both have ended, or nothing moves any more.
 
-use super::traffic::{Moved, Watched};
+use super::traffic::{Client, Moved};
 use super::{Target, Told};
 use crate::config::Limits;
 use crate::reply::{Outcome, Reply};
 use crate::telemetry::{Carrier, ListenerStats};
-use crate::upstream::{Address, Backend, Cluster, ConnectError, Endpoint, dial, dial_plain};
-use crate::wire::Transport;
+use crate::upstream::{Address, Backend, Cluster, ConnectError, Dialed, Endpoint, dial, dial_plain};
+use crate::wire::{Metered, Transport};
 use std::cell::Cell;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::time::timeout;
@@ -33,26 +33,9 @@ pub async fn carry(
     {
         let (received, sent) = (Cell::new(0), Cell::new(0));
         let moved = Moved::now();
-        let of_clients = || stats.carried().streams(carrier);
-        let mut client = Watched {
-            stream: client,
-            moved: moved.clone(),
-            read: |n| {
-                of_clients().rx_bytes.add(n as u64);
-                received.set(received.get() + n as u64);
-            },
-            written: |n| {
-                of_clients().tx_bytes.add(n as u64);
-                sent.set(sent.get() + n as u64);
-            },
-        };
-        let mut upstream = Watched {
-            stream: upstream,
-            moved: moved.clone(),
-            // The connection counts its bytes and its end itself.
-            read: |_| {},
-            written: |_| {},
-        };
+        let side = Client { stats, carrier, moved: moved.clone(), received: &received, sent: &sent };
+        let mut client = Metered::new(client, side);
+        let mut upstream = Metered::new(upstream, moved.clone());
         let copied = tokio::select! {
             copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => Some(copied),
             () = moved.idle(limits.stream_idle_timeout) => None,
@@ -89,8 +72,8 @@ async fn reach(
         match connect(cluster, backend, active.endpoint(), carrier).await {
             Ok(upstream) => {
                 told.endpoint = Some(active.endpoint().address.clone());
-                told.outcome = Outcome::UNKNOWN;
-                return Some(upstream);
+                (told.upstream_local, told.outcome) = (upstream.local, Outcome::UNKNOWN);
+                return Some(upstream.transport);
             }
             Err(error) => {
                 cluster.stats().connect_failed();
@@ -112,7 +95,7 @@ async fn connect(
     backend: &Backend,
     endpoint: &Endpoint,
     carrier: Carrier,
-) -> Result<Box<dyn Transport>, ConnectError> {
+) -> Result<Dialed, ConnectError> {
     let limit = cluster.connect_timeout();
     let opening = async {
         match carrier {

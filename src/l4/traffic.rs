@@ -1,12 +1,10 @@
-//! A stream that notes when bytes move and how many.
+//! When bytes of a connection or a flow moved last, and how many of a client's did.
 
+use crate::telemetry::{Carrier, ListenerStats};
+use crate::wire::Meter;
 use std::cell::Cell;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
 /// When bytes moved last, in either direction of a connection.
@@ -42,66 +40,37 @@ impl Moved {
     }
 }
 
-/// One side of a connection. `read` and `written` are told the bytes.
-pub(super) struct Watched<S, R, W> {
-    pub stream: S,
+/// The backend's side of a connection, which counts its bytes itself.
+impl Meter for Moved {
+    fn received(&mut self, _: usize) {
+        self.touch();
+    }
+
+    fn sent(&mut self, _: usize) {
+        self.touch();
+    }
+}
+
+/// The client's side of a connection.
+pub(super) struct Client<'a> {
+    pub stats: &'a ListenerStats,
+    pub carrier: Carrier,
     pub moved: Moved,
-    pub read: R,
-    pub written: W,
+    /// Bytes from the client, and to it.
+    pub received: &'a Cell<u64>,
+    pub sent: &'a Cell<u64>,
 }
 
-impl<S, R: Fn(usize), W: Fn(usize)> Watched<S, R, W> {
-    fn note(&self, wrote: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(n)) = wrote {
-            self.moved.touch();
-            (self.written)(*n);
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin, R: Fn(usize) + Unpin, W: Unpin> AsyncRead for Watched<S, R, W> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let n = buf.filled().len() - before;
-        if n > 0 {
-            self.moved.touch();
-            (self.read)(n);
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin, R: Fn(usize) + Unpin, W: Fn(usize) + Unpin> AsyncWrite for Watched<S, R, W> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(&wrote);
-        wrote
+impl Meter for Client<'_> {
+    fn received(&mut self, bytes: usize) {
+        self.moved.touch();
+        self.stats.carried().streams(self.carrier).rx_bytes.add(bytes as u64);
+        self.received.set(self.received.get() + bytes as u64);
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(&wrote);
-        wrote
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn sent(&mut self, bytes: usize) {
+        self.moved.touch();
+        self.stats.carried().streams(self.carrier).tx_bytes.add(bytes as u64);
+        self.sent.set(self.sent.get() + bytes as u64);
     }
 }

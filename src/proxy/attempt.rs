@@ -121,7 +121,7 @@ impl Tries<'_> {
                 });
             }
         };
-        self.notes.reached(&active, up.is_http2());
+        self.notes.reached(&active, &up);
         let protocol = if up.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
         let upgrade = self.asked.upgrade.as_ref().filter(|_| protocol == Protocol::Http1);
         let end = upgrade.is_none() && self.recording.is_empty() && down.is_body_done();
@@ -161,8 +161,10 @@ impl Tries<'_> {
     fn cause(&self, error: &UpstreamError, stale: bool) -> Cause {
         tracing::debug!("{}: {error}", self.cluster.name());
         match error {
-            UpstreamError::Closed(_) if stale => Cause::Stale,
+            UpstreamError::Closed(_) | UpstreamError::Refused(_) if stale => Cause::Stale,
             UpstreamError::Closed(_) => Cause::Broke(Reply::UpstreamReset),
+            UpstreamError::Reset(_) => Cause::Broke(Reply::StreamReset),
+            UpstreamError::Refused(_) => Cause::Broke(Reply::StreamRefused),
             UpstreamError::Protocol(_) => Cause::Broke(Reply::UpstreamProtocol),
         }
     }

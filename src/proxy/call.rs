@@ -66,7 +66,9 @@ pub async fn call(pool: &Rc<Pool>, revision: &Revision, question: Question) -> R
                 up.finish(pool);
                 return Ok(called);
             }
-            Err(CallError::Failed(UpstreamError::Closed(_))) if reused && !choice.fresh => {
+            Err(CallError::Failed(UpstreamError::Closed(_) | UpstreamError::Refused(_)))
+                if reused && !choice.fresh =>
+            {
                 choice.kept = Some(active);
                 choice.fresh = true;
             }

@@ -235,7 +235,7 @@ impl Exchange<'_> {
     ) -> Result<(Found<'r>, request::Parts), Reply> {
         let found = revision.table.find(self.connection.socket, &asked.request(self.connection, &head));
         match &found {
-            Ok(found) => self.notes.routed(found.rule),
+            Ok(found) => self.notes.routed(found, asked.name()),
             Err(_) if !self.notes.are_wanted() => {}
             // Whoever reads of it wants to know who it was, and by which name it was answered.
             Err(_) => drop(self.introduced(head.clone(), asked)),

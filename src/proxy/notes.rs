@@ -4,12 +4,12 @@
 use super::asked::Asked;
 use super::outgoing::Address;
 use super::{Connection, Gateway};
-use crate::access_log::{Record, pick};
+use crate::access_log::{Record, Routed, pick};
 use crate::live::Revision;
 use crate::reply::{Flag, Flags, Outcome};
-use crate::routing::{ClusterId, Rule};
+use crate::routing::{ClusterId, Found};
 use crate::telemetry::{Observing, WHOLE};
-use crate::upstream::{Active, Address as Endpoint, UpstreamError};
+use crate::upstream::{Active, Address as Endpoint, Upstream, UpstreamError};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, StatusCode, Version, request, response};
 use std::net::{IpAddr, SocketAddr};
@@ -83,10 +83,11 @@ impl Notes {
         record.client = if told { Some(SocketAddr::new(client, 0)) } else { record.peer };
     }
 
-    /// The rule that serves it.
-    pub fn routed(&mut self, rule: &Arc<Rule>) {
+    /// The rule that serves it, found for this host.
+    pub fn routed(&mut self, found: &Found<'_>, host: &str) {
         if let Some(More { record, .. }) = self.more.as_deref_mut() {
-            record.rule = Some(Arc::clone(rule));
+            let host = found.host_name(host).into();
+            record.route = Some(Routed { rule: Arc::clone(found.rule), place: found.place, host });
         }
     }
 
@@ -111,10 +112,11 @@ impl Notes {
     }
 
     /// A connection to an endpoint is there.
-    pub fn reached(&mut self, endpoint: &Active, http2: bool) {
+    pub fn reached(&mut self, endpoint: &Active, up: &Upstream) {
         let Some(More { record, .. }) = self.more.as_deref_mut() else { return };
         record.upstream.endpoint = Some(endpoint.endpoint().address.clone());
-        record.upstream.version = Some(if http2 { Version::HTTP_2 } else { Version::HTTP_11 });
+        record.upstream.local = up.local();
+        record.upstream.version = Some(if up.is_http2() { Version::HTTP_2 } else { Version::HTTP_11 });
     }
 
     /// A try begins.
@@ -185,7 +187,8 @@ impl Notes {
     /// A response that began breaks off. What ends before its framing says so is no HTTP.
     pub fn cut_short(&mut self, error: &UpstreamError, http2: bool) {
         self.say(match error {
-            UpstreamError::Closed(_) if http2 => Outcome::RESET_LATE,
+            UpstreamError::Reset(_) | UpstreamError::Refused(_) => Outcome::RESET_LATE,
+            UpstreamError::Closed(_) if http2 => Outcome::CLOSED_LATE,
             UpstreamError::Closed(_) | UpstreamError::Protocol(_) => Outcome::CUT_SHORT,
         });
     }

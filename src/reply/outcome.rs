@@ -37,6 +37,11 @@ impl Outcome {
     /// The response began and broke off: it ended before its framing said so, or is no HTTP.
     pub const CUT_SHORT: Self =
         Self::new(Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}");
+    /// The response began and its connection, which others share, was closed.
+    pub const CLOSED_LATE: Self = Self::new(
+        Flag::UpstreamConnectionTermination,
+        "upstream_reset_after_response_started{connection_termination}",
+    );
     /// The response began and the backend reset it.
     pub const RESET_LATE: Self =
         Self::new(Flag::UpstreamRemoteReset, "upstream_reset_after_response_started{remote_reset}");
@@ -81,6 +86,13 @@ impl From<Reply> for Outcome {
             Reply::UpstreamReset => Self::new(
                 Flag::UpstreamConnectionTermination,
                 "upstream_reset_before_response_started{connection_termination}",
+            ),
+            Reply::StreamReset => {
+                Self::new(Flag::UpstreamRemoteReset, "upstream_reset_before_response_started{remote_reset}")
+            }
+            Reply::StreamRefused => Self::new(
+                Flag::UpstreamRemoteReset,
+                "upstream_reset_before_response_started{remote_refused_stream_reset}",
             ),
             Reply::UpstreamProtocol => Self::new(
                 Flag::UpstreamProtocolError,

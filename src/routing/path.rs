@@ -32,6 +32,19 @@ struct Candidate {
     conditions: Option<Box<Matches>>,
     /// The rule's place in the table.
     rule: u32,
+    /// Its own place among the rule's matches.
+    place: u32,
+}
+
+/// What serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// The rule's place in the table.
+    pub rule: u32,
+    /// Which of the rule's matches it was, in the order written.
+    pub place: u32,
+    /// The length of the path prefix that it matched, without a trailing slash.
+    pub matched: usize,
 }
 
 /// The candidates of each path, the greatest rank first.
@@ -63,9 +76,10 @@ impl PathIndex {
         }
         pending.sort_by(|(a, ..), (b, ..)| b.cmp(a));
         let (mut exact, mut prefix, mut regex) = (Vec::new(), Vec::new(), Vec::new());
-        for (_, matches, rule) in pending {
+        for (rank, matches, rule) in pending {
             let path = matches.path.clone();
-            let candidate = Candidate::new(matches, rule);
+            let place = u32::try_from(rank.position.0.1).unwrap_or(u32::MAX);
+            let candidate = Candidate::new(matches, rule, place);
             match path {
                 PathMatch::Exact(path) => exact.push((path.into_boxed_str(), candidate)),
                 PathMatch::Prefix(path) => {
@@ -80,29 +94,23 @@ impl PathIndex {
         self.regex = regex.into();
     }
 
-    /// The first rule by rank that serves the request, and the length of the path prefix that it matched.
-    pub fn find(
-        &self,
-        path: &str,
-        query: &str,
-        method: &Method,
-        headers: &HeaderMap,
-    ) -> Option<(u32, usize)> {
+    /// The first match by rank that holds.
+    pub fn find(&self, path: &str, query: &str, method: &Method, headers: &HeaderMap) -> Option<Hit> {
         let holds = |candidate: &&Candidate| match &candidate.conditions {
             None => true,
             Some(conditions) => conditions.holds_beside_path(method, headers, query),
         };
-        let first = |list: &[Candidate]| list.iter().find(holds).map(|candidate| candidate.rule);
-        if let Some(rule) = self.exact.get(path).and_then(first) {
-            return Some((rule, path.len()));
+        let first =
+            |list: &[Candidate], matched| list.iter().find(holds).map(|candidate| candidate.hit(matched));
+        if let Some(hit) = self.exact.get(path).and_then(|list| first(list, path.len())) {
+            return Some(hit);
         }
         for (regex, candidate) in &self.regex {
             if regex.is_match(path.as_bytes()) && holds(&candidate) {
-                return Some((candidate.rule, path.len()));
+                return Some(candidate.hit(path.len()));
             }
         }
-        self.prefixes(path)
-            .find_map(|prefix| self.prefix.get(prefix).and_then(first).map(|rule| (rule, prefix.len())))
+        self.prefixes(path).find_map(|prefix| first(self.prefix.get(prefix)?, prefix.len()))
     }
 
     /// The prefixes of `path` that end at a segment border and are no deeper than any in the table, the
@@ -132,10 +140,14 @@ impl PathIndex {
 }
 
 impl Candidate {
-    fn new(matches: Matches, rule: u32) -> Self {
+    fn new(matches: Matches, rule: u32, place: u32) -> Self {
         let Matches { path: _, method, headers, queries, cookies } = &matches;
         let any = method.is_none() && headers.is_empty() && queries.is_empty() && cookies.is_empty();
-        Self { conditions: if any { None } else { Some(Box::new(matches)) }, rule }
+        Self { conditions: if any { None } else { Some(Box::new(matches)) }, rule, place }
+    }
+
+    fn hit(&self, matched: usize) -> Hit {
+        Hit { rule: self.rule, place: self.place, matched }
     }
 
     fn matches(&self, path: PathMatch) -> Matches {

@@ -29,6 +29,23 @@ pub struct Found<'a> {
     pub rule: &'a Arc<Rule>,
     /// The length of the path prefix that the rule matched, without a trailing slash.
     pub matched: usize,
+    /// Which of the rule's matches it was, in the order written.
+    pub place: u32,
+    /// How much of the host, from its end, the names of listener and route have in common with it: all of it when they
+    /// name it, the part after `*.`, or nothing.
+    pub of_host: usize,
+}
+
+impl Found<'_> {
+    /// The name of listener and route that covers this host, for which the rule was found: the host itself,
+    /// `*.example.com` or `*`.
+    pub fn host_name(&self, host: &str) -> String {
+        match self.of_host {
+            0 => "*".to_owned(),
+            all if all == host.len() => host.to_owned(),
+            end => format!("*.{}", &host[host.len() - end..]),
+        }
+    }
 }
 
 /// All that routes a request, of one moment.
@@ -116,20 +133,25 @@ impl RoutingTable {
     /// [`Reply::NoRoute`].
     pub fn find(&self, socket: SocketId, request: &Request<'_>) -> Result<Found<'_>, Reply> {
         let table = self.socket(socket).ok_or(Reply::NoRoute)?;
-        let listener = table.by_host.best(request.host).copied();
+        let by_host = table.by_host.covering(request.host).next();
+        let listener = by_host.map(|(_, &listener)| listener);
         if let Some(name) = request.server_name
             && name != request.host
             && table.by_host.best(name).copied() != listener
         {
             return Err(Reply::Misdirected);
         }
-        let listener = &table.listeners[listener.ok_or(Reply::NoRoute)?];
-        listener
-            .hosts
-            .covering(request.host)
-            .find_map(|paths| paths.find(request.path, request.query, request.method, request.headers))
-            .map(|(rule, matched)| Found { rule: &self.rules[rule as usize], matched })
-            .ok_or(Reply::NoRoute)
+        let (of_listener, &listener) = by_host.ok_or(Reply::NoRoute)?;
+        let found = table.listeners[listener].hosts.covering(request.host).find_map(|(of_route, paths)| {
+            let hit = paths.find(request.path, request.query, request.method, request.headers)?;
+            Some(Found {
+                rule: &self.rules[hit.rule as usize],
+                matched: hit.matched,
+                place: hit.place,
+                of_host: of_route.max(of_listener),
+            })
+        });
+        found.ok_or(Reply::NoRoute)
     }
 
     /// The rule for a connection with this server name (lower case; empty when there is none), or for a flow.

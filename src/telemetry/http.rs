@@ -165,6 +165,8 @@ impl HttpStats {
             | Reply::UpstreamUntrusted
             | Reply::ConnectTimeout
             | Reply::UpstreamReset
+            | Reply::StreamReset
+            | Reply::StreamRefused
             | Reply::UpstreamProtocol
             | Reply::UpstreamTimeout => {}
         }

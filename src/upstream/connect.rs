@@ -19,6 +19,7 @@ use pingora::time::tokio_timeout;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -164,16 +165,17 @@ impl Pool {
         endpoint: &Endpoint,
     ) -> Result<Upstream, ConnectError> {
         let key = (endpoint.id, backend.channel.id);
-        let wire = Wire::boxed(dial(cluster, backend, endpoint).await?);
+        let Dialed { transport, local } = dial(cluster, backend, endpoint).await?;
+        let wire = Wire::boxed(transport);
         self.openers.borrow_mut().insert(key, cluster.shared_stats());
         match backend.channel.protocol {
             // Who asks for HTTP of what is none gets it as it was spoken first.
             Protocol::Http1 | Protocol::Opaque => {
-                Ok(Upstream::Http1(Box::new(Http1::new(wire, key, self.head_bytes))))
+                Ok(Upstream::Http1(Box::new(Http1::new(wire, local, key, self.head_bytes))))
             }
             Protocol::Http2 => {
                 cluster.stats().mine().cx_http2.inc();
-                let connection = Rc::new(Connection::open(wire).await?);
+                let connection = Rc::new(Connection::open(wire, local).await?);
                 self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&connection));
                 Ok(Upstream::Http2(Http2::new(connection, false)))
             }
@@ -214,16 +216,19 @@ impl Pool {
     }
 }
 
+/// A connection that was opened.
+pub struct Dialed {
+    pub transport: Box<dyn Transport>,
+    /// Its end that is ours; a Unix socket has none.
+    pub local: Option<SocketAddr>,
+}
+
 /// A new connection to this endpoint, with TLS where the channel asks for it, for the cluster's counters a connected
 /// one. The caller bounds the time.
 ///
 /// # Errors
 /// When there is no connection, or the endpoint is not who it should be.
-pub async fn dial(
-    cluster: &Cluster,
-    backend: &Backend,
-    endpoint: &Endpoint,
-) -> Result<Box<dyn Transport>, ConnectError> {
+pub async fn dial(cluster: &Cluster, backend: &Backend, endpoint: &Endpoint) -> Result<Dialed, ConnectError> {
     open(cluster, &backend.channel.tls, endpoint).await
 }
 
@@ -231,26 +236,24 @@ pub async fn dial(
 ///
 /// # Errors
 /// When there is no connection.
-pub async fn dial_plain(cluster: &Cluster, endpoint: &Endpoint) -> Result<Box<dyn Transport>, ConnectError> {
+pub async fn dial_plain(cluster: &Cluster, endpoint: &Endpoint) -> Result<Dialed, ConnectError> {
     open(cluster, &None, endpoint).await
 }
 
-async fn open(
-    cluster: &Cluster,
-    tls: &ChannelTls,
-    endpoint: &Endpoint,
-) -> Result<Box<dyn Transport>, ConnectError> {
+async fn open(cluster: &Cluster, tls: &ChannelTls, endpoint: &Endpoint) -> Result<Dialed, ConnectError> {
     let opening = Opening::new(cluster.shared_stats());
-    match &endpoint.address {
+    let (transport, local) = match &endpoint.address {
         Address::Ip(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             // A peer that vanished without a word is found out while the connection waits.
             set_tcp_keepalive(&stream, &KEEPALIVE).map_err(|error| io::Error::other(error.to_string()))?;
-            secure(stream, tls, opening).await
+            let local = stream.local_addr().ok();
+            (secure(stream, tls, opening).await?, local)
         }
-        Address::Unix(path) => secure(UnixStream::connect(path).await?, tls, opening).await,
-    }
+        Address::Unix(path) => (secure(UnixStream::connect(path).await?, tls, opening).await?, None),
+    };
+    Ok(Dialed { transport, local })
 }
 
 async fn secure(

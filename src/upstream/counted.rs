@@ -1,12 +1,9 @@
 //! A connection to an endpoint that its cluster counts: its opening, its bytes, its end.
 
 use super::{Closed, ClusterStats};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use crate::wire::{Meter, Metered};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection that is being opened.
 pub struct Opening {
@@ -28,81 +25,39 @@ impl Opening {
     /// It is open, TLS handshake included. The bytes that are counted are those within TLS, as with Envoy.
     pub fn opened<S>(self, stream: S) -> Counted<S> {
         self.stats.connected(self.started.elapsed());
-        Counted { stream, stats: self.stats, opened: Instant::now(), ended_by: Closed::Local }
+        let count = Count { stats: self.stats, opened: Instant::now(), ended_by: Closed::Local };
+        Metered::new(stream, count)
     }
 }
 
 /// An open connection, counted while it lives.
-pub struct Counted<S> {
-    stream: S,
+pub type Counted<S> = Metered<S, Count>;
+
+/// What a cluster counts of a connection.
+pub struct Count {
     stats: Arc<ClusterStats>,
     opened: Instant,
     /// Who ends it, as far as it is known: the upstream, once it was found closed or broken.
     ended_by: Closed,
 }
 
-impl<S> Drop for Counted<S> {
+impl Meter for Count {
+    fn received(&mut self, bytes: usize) {
+        self.stats.mine().cx_rx_bytes.add(bytes as u64);
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.stats.mine().cx_tx_bytes.add(bytes as u64);
+    }
+
+    fn ended(&mut self) {
+        self.ended_by = Closed::Remote;
+    }
+}
+
+impl Drop for Count {
     fn drop(&mut self) {
         self.stats.closed(self.ended_by, self.opened.elapsed());
-    }
-}
-
-impl<S> Counted<S> {
-    fn wrote(&mut self, result: &Poll<io::Result<usize>>) {
-        match result {
-            Poll::Ready(Ok(n)) => self.stats.mine().cx_tx_bytes.add(*n as u64),
-            Poll::Ready(Err(_)) => self.ended_by = Closed::Remote,
-            Poll::Pending => {}
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let n = buf.filled().len() - before;
-        match &result {
-            Poll::Ready(Ok(())) if n > 0 => self.stats.mine().cx_rx_bytes.add(n as u64),
-            Poll::Ready(Ok(())) if buf.remaining() == 0 => {}
-            Poll::Ready(_) => self.ended_by = Closed::Remote,
-            Poll::Pending => {}
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(&result);
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(&result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

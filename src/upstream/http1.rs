@@ -4,6 +4,7 @@ use super::session::{Event, UpstreamError};
 use crate::http1::{Decoder, Framing, Piece, ResponseHead, write_request};
 use crate::wire::Wire;
 use http::{HeaderMap, Method, StatusCode, request};
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ const MOST_INFORMATIONAL: u32 = 100;
 #[derive(Debug)]
 pub struct Http1 {
     wire: Wire,
+    /// The connection's end that is ours.
+    pub(super) local: Option<SocketAddr>,
     /// The endpoint and the channel that it leads to.
     pub(super) key: (u64, u64),
     /// A response's head may be so large, in bytes.
@@ -48,9 +51,10 @@ impl Answer {
 }
 
 impl Http1 {
-    pub(super) fn new(wire: Wire, key: (u64, u64), head_bytes: usize) -> Self {
+    pub(super) fn new(wire: Wire, local: Option<SocketAddr>, key: (u64, u64), head_bytes: usize) -> Self {
         Self {
             wire,
+            local,
             key,
             head_bytes,
             reused: false,

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -23,13 +24,15 @@ const PIECE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Bytes>,
+    /// The connection's end that is ours.
+    local: Option<SocketAddr>,
     open: Rc<Cell<bool>>,
     streams: Cell<usize>,
 }
 
 impl Connection {
     /// Says hello, and drives the connection from then on in a local task.
-    pub(super) async fn open(wire: Wire) -> Result<Self, h2::Error> {
+    pub(super) async fn open(wire: Wire, local: Option<SocketAddr>) -> Result<Self, h2::Error> {
         let wire = Shared::from(wire);
         let (sender, mut driver) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -53,7 +56,7 @@ impl Connection {
             }
             still_open.set(false);
         });
-        Ok(Self { sender, open, streams: Cell::new(0) })
+        Ok(Self { sender, local, open, streams: Cell::new(0) })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -94,6 +97,10 @@ impl Http2 {
     pub(super) fn new(connection: Rc<Connection>, reused: bool) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self { connection, reused, state: State::Unsent, body: None }
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.connection.local
     }
 
     /// Sends the request's head. Its URI must be absolute.

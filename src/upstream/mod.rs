@@ -16,7 +16,7 @@ mod stats;
 
 pub use client_tls::ClientTlsError;
 pub use cluster::{Backend, Channel, Cluster, Clusters};
-pub use connect::{ConnectError, Pool, dial, dial_plain};
+pub use connect::{ConnectError, Dialed, Pool, dial, dial_plain};
 pub use endpoint::{Active, Endpoint, EndpointSet};
 pub use resolve::Resolver;
 pub use session::{Event, Upstream, UpstreamError};

