@@ -72,7 +72,7 @@ fn scrape(bencher: Bencher) {
 fn scrape_of_one_family(bencher: Bencher) {
     let registry = registry();
     let filter = regex::Regex::new("upstream_rq_total$").expect("a regex");
-    let one = Selection { filter: Some(filter), used_only: false };
+    let one = Selection { filter: Some(filter), ..Selection::default() };
     bencher.bench_local(|| black_box(&registry).page(&one, Format::Text));
 }
 

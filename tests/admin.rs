@@ -224,6 +224,7 @@ async fn orders_are_taken_by_post_and_handed_on() {
         ("/drain_listeners?graceful&skip_exit", Order::Drain { graceful: true, stay: true }),
         ("/drain_listeners?graceful", Order::Drain { graceful: true, stay: false }),
         ("/drain_listeners", Order::Drain { graceful: false, stay: false }),
+        ("/reopen_logs", Order::ReopenLogs),
         ("/quitquitquit", Order::Quit),
     ] {
         let refused = rig.ask("GET", target).await;
@@ -251,8 +252,46 @@ async fn the_log_level_is_shown_and_changed() {
     let rig = serving(Surface::Admin).await;
     assert_eq!(rig.ask("POST", "/logging").await.text(), "active loggers:\n  trigate: info\n");
     assert_eq!(rig.ask("POST", "/logging?level=warning").await.text(), "active loggers:\n  trigate: warn\n");
-    assert_eq!(rig.ask("POST", "/logging?level=loud").await.status, 400);
+    for refused in ["level=loud", "paths=admin:debug", "admin=debug", "a=b&c=d"] {
+        let answer = rig.ask("POST", &format!("/logging?{refused}")).await;
+        assert!(
+            answer.status == 400 && answer.text().starts_with("error: unknown"),
+            "{refused}: {}",
+            answer.text()
+        );
+    }
     assert_eq!(rig.ask("POST", "/logging").await.text(), "active loggers:\n  trigate: warn\n");
+    for (query, level) in [("paths=trigate:debug", "debug"), ("trigate=critical", "error")] {
+        let told = format!("active loggers:\n  trigate: {level}\n");
+        assert_eq!(rig.ask("POST", &format!("/logging?{query}")).await.text(), told, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_wrongly_or_is_not_there_is_answered_as_by_envoy() {
+    let rig = serving(Surface::Admin).await;
+    for (target, status, said) in [
+        ("/stats?filter=((", 400, "Invalid re2 regex: "),
+        ("/stats?type=Texts", 400, "invalid &type= param"),
+        ("/stats?format=xml", 400, "format is one of"),
+        ("/clusters?filter=((", 400, "Invalid re2 regex: "),
+        ("/config_dump?resource=nope", 404, "nope not found in config dump"),
+        ("/config_dump?resource=static_clusters", 200, "{"),
+        ("/stats?usedonly&format=json&filter=nothing", 200, "{\"stats\":[]}"),
+        ("/hot_restart_version", 200, "disabled"),
+        ("/contention", 200, "Mutex contention tracing is not enabled."),
+        ("/stats/recentlookups", 200, "Lookup tracking is not enabled."),
+        ("/runtime", 200, "{\n \"entries\": {}"),
+        ("/init_dump", 200, "{}"),
+    ] {
+        let answer = rig.ask("GET", target).await;
+        assert_eq!(answer.status, status, "{target}");
+        assert!(answer.text().starts_with(said), "{target}: {}", answer.text());
+    }
+    let gauges = rig.ask("GET", "/stats?type=Gauges&filter=downstream_rq_(active|total|time)$").await;
+    assert!(gauges.text().lines().all(|line| line.contains("rq_active")), "{}", gauges.text());
+    let one = rig.ask("GET", "/clusters?filter=app-1/").await;
+    assert!(one.text().lines().all(|line| line.contains("app-1/")) && !one.body.is_empty(), "{}", one.text());
 }
 
 #[tokio::test]

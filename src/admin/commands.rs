@@ -5,15 +5,15 @@ use super::guard::{self, Refused};
 use super::orders::Order;
 use super::query::{parameter, selection};
 use super::{Admin, Asked, Surface, accept, config_dump, views};
-use crate::telemetry::{Format, Selection};
+use crate::telemetry::{Format, Registry, Selection};
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use std::sync::Arc;
 
 /// Everything that the admin socket knows: path, whether it changes something, and what it is for.
-const COMMANDS: [(&str, bool, &str); 17] = [
+const COMMANDS: [(&str, bool, &str); 18] = [
     ("/certs", false, "certificates that are served"),
-    ("/clusters", false, "clusters and their endpoints; ?format=json"),
+    ("/clusters", false, "clusters and their endpoints; ?filter=REGEX, ?format=json"),
     ("/config_dump", false, "the revision that serves; ?resource=FIELD, ?include_eds, ?format=text"),
     (
         "/drain_listeners",
@@ -28,11 +28,21 @@ const COMMANDS: [(&str, bool, &str); 17] = [
     ("/memory", false, "memory of the process"),
     ("/quitquitquit", true, "end the process"),
     ("/ready", false, "200 LIVE, or 503 and why not"),
+    ("/reopen_logs", true, "open the files of access logs again"),
     ("/reset_counters", true, "set all counters to zero"),
     ("/server_info", false, "version, state and age of the process"),
-    ("/stats", false, "stats; ?filter=REGEX, ?usedonly, ?format=json or prometheus"),
+    ("/stats", false, "stats; ?filter=REGEX, ?usedonly, ?type=Gauges, ?format=json or prometheus"),
     ("/stats/prometheus", false, "metrics; ?filter=REGEX, ?usedonly"),
     ("/", false, "this list"),
+];
+
+/// What Envoy answers about what it is not asked to do, and trigate cannot: scripts that look at all there is find it.
+const NOTHING: [(&str, &str); 5] = [
+    ("/contention", "Mutex contention tracing is not enabled.\n"),
+    ("/hot_restart_version", "disabled\n"),
+    ("/init_dump", "{}\n"),
+    ("/runtime", "{\n \"entries\": {},\n \"layers\": []\n}\n"),
+    ("/stats/recentlookups", "Lookup tracking is not enabled.\n"),
 ];
 
 /// Answers a request on this surface.
@@ -56,6 +66,9 @@ pub async fn answer(admin: &Arc<Admin>, surface: Surface, asked: Asked) -> Answe
 }
 
 async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
+    if let Some((_, nothing)) = NOTHING.iter().find(|(path, _)| *path == asked.path) {
+        return if nothing.starts_with('{') { Answer::json(*nothing) } else { ok((*nothing).to_owned()) };
+    }
     let Some((path, changes, _)) = COMMANDS.iter().find(|(path, ..)| *path == asked.path) else {
         return Answer::text(StatusCode::NOT_FOUND, format!("invalid path. {}", help()));
     };
@@ -66,10 +79,7 @@ async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
     match *path {
         "/stats/prometheus" => prometheus(admin, asked).await,
         "/stats" => stats(admin, asked).await,
-        "/clusters" if is_json(&asked) => {
-            admin.rendered(|admin| Answer::json(views::clusters_json(&admin.registry))).await
-        }
-        "/clusters" => admin.rendered(|admin| ok(admin.registry.cluster_text())).await,
+        "/clusters" => clusters(admin, asked).await,
         "/config_dump" => admin.rendered(move |admin| config_dump(admin, &asked.query)).await,
         "/ready" => admin.ready(),
         "/certs" => Answer::json(views::certs(&admin.registry)),
@@ -89,6 +99,7 @@ async fn command(admin: &Arc<Admin>, asked: Asked) -> Answer {
             order(admin, Order::Drain { graceful: has("graceful"), stay: has("skip_exit") })
         }
         "/quitquitquit" => order(admin, Order::Quit),
+        "/reopen_logs" => order(admin, Order::ReopenLogs),
         _ => ok(help()),
     }
 }
@@ -104,14 +115,26 @@ async fn prometheus(admin: &Arc<Admin>, asked: Asked) -> Answer {
                 })
                 .await
         }
-        Err(error) => bad_filter(&error),
+        Err(error) => bad_request(&error),
     }
+}
+
+async fn clusters(admin: &Arc<Admin>, asked: Asked) -> Answer {
+    let selection = match selection(&asked.query) {
+        Ok(selection) => selection,
+        Err(error) => return bad_request(&error),
+    };
+    let render: fn(&Registry, &Selection) -> Answer = match is_json(&asked) {
+        true => |registry, selection| Answer::json(views::clusters_json(registry, selection)),
+        false => |registry, selection| ok(registry.cluster_text(selection)),
+    };
+    admin.rendered(move |admin| render(&admin.registry, &selection)).await
 }
 
 async fn stats(admin: &Arc<Admin>, asked: Asked) -> Answer {
     let selection = match selection(&asked.query) {
         Ok(selection) => selection,
-        Err(error) => return bad_filter(&error),
+        Err(error) => return bad_request(&error),
     };
     let render: fn(&Admin, &Selection) -> Answer = match parameter(&asked.query, "format").as_deref() {
         Some("json") => |admin, selection| Answer::json(admin.registry.stat_json(selection)),
@@ -135,6 +158,9 @@ fn config_dump(admin: &Admin, query: &str) -> Answer {
         resource: parameter(query, "resource"),
         endpoints: parameter(query, "include_eds").is_some(),
     };
+    if let Some(resource) = wanted.resource.as_deref().filter(|one| !config_dump::is_resource(one)) {
+        return Answer::text(StatusCode::NOT_FOUND, format!("{resource} not found in config dump\n"));
+    }
     match (admin.operations.revision)() {
         Some(revision) => {
             let dump = config_dump::dump(&revision, &admin.registry, &wanted);
@@ -149,27 +175,35 @@ fn is_json(asked: &Asked) -> bool {
 }
 
 fn logging(admin: &Admin, query: &str) -> Answer {
-    let level = match parameter(query, "level").as_deref() {
-        None => None,
-        // Envoy has a level above error.
-        Some("critical") => Some("error"),
-        Some("warning") => Some("warn"),
-        Some(level) => {
-            match ["trace", "debug", "info", "warn", "error", "off"].iter().find(|one| **one == level) {
-                Some(level) => Some(*level),
-                None => {
-                    return Answer::text(
-                        StatusCode::BAD_REQUEST,
-                        "error: unknown logger level; use trace, debug, info, warning, error, critical or off\n",
-                    );
-                }
-            }
-        }
+    let wanted = match logging_level(query) {
+        Ok(wanted) => wanted,
+        Err(error) => return Answer::text(StatusCode::BAD_REQUEST, format!("error: {error}\n")),
     };
-    match (admin.operations.log_level)(level) {
+    match (admin.operations.log_level)(wanted) {
         Ok(level) => ok(format!("active loggers:\n  trigate: {level}\n")),
         Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+/// The level that is asked for: `?level=debug`, or of the one logger by its name, `?trigate=debug` and
+/// `?paths=trigate:debug`.
+fn logging_level(query: &str) -> Result<Option<&'static str>, &'static str> {
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+    if query.is_empty() {
+        return Ok(None);
+    }
+    let paths = parameter(query, "paths");
+    let of_path = paths.as_deref().and_then(|paths| paths.strip_prefix("trigate:")).map(str::to_owned);
+    let wanted = parameter(query, "level").or_else(|| parameter(query, "trigate")).or(of_path);
+    let wanted = wanted.ok_or("unknown logger; the one there is is trigate: ?level=debug")?;
+    let wanted = match wanted.as_str() {
+        // Envoy has a level above error.
+        "critical" => "error",
+        "warning" => "warn",
+        level => level,
+    };
+    let known = LEVELS.into_iter().find(|level| *level == wanted).map(Some);
+    known.ok_or("unknown logger level; use trace, debug, info, warning, error, critical or off")
 }
 
 fn health_check(admin: &Admin, failed: bool) -> Answer {
@@ -196,8 +230,8 @@ fn not_found() -> Answer {
     Answer::text(StatusCode::NOT_FOUND, "")
 }
 
-fn bad_filter(error: &regex::Error) -> Answer {
-    Answer::text(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n"))
+fn bad_request(error: &str) -> Answer {
+    Answer::text(StatusCode::BAD_REQUEST, format!("{error}\n"))
 }
 
 fn help() -> String {

@@ -205,16 +205,38 @@ fn secrets(sockets: &[Socket], made: &Made) -> Value {
     })
 }
 
-/// The elements of a field of a dump, each with the type that it has there.
-fn elements(dumps: Vec<Value>, field: &str) -> Vec<Value> {
-    let kind = match field {
+/// Fields of Envoy's dumps that are always empty here.
+const NEVER: [&str; 9] = [
+    "dynamic_scoped_route_configs",
+    "dynamic_warming_clusters",
+    "dynamic_warming_secrets",
+    "inline_scoped_route_configs",
+    "static_clusters",
+    "static_endpoint_configs",
+    "static_listeners",
+    "static_route_configs",
+    "static_secrets",
+];
+
+/// Whether Envoy's dumps have a list of this name.
+pub fn is_resource(field: &str) -> bool {
+    element_kind(field).is_some() || NEVER.contains(&field)
+}
+
+fn element_kind(field: &str) -> Option<&'static str> {
+    Some(match field {
         "dynamic_active_clusters" => "ClustersConfigDump.DynamicCluster",
         "dynamic_endpoint_configs" => "EndpointsConfigDump.DynamicEndpointConfig",
         "dynamic_listeners" => "ListenersConfigDump.DynamicListener",
         "dynamic_route_configs" => "RoutesConfigDump.DynamicRouteConfig",
         "dynamic_active_secrets" => "SecretsConfigDump.DynamicSecret",
-        _ => return Vec::new(),
-    };
+        _ => return None,
+    })
+}
+
+/// The elements of a field of a dump, each with the type that it has there.
+fn elements(dumps: Vec<Value>, field: &str) -> Vec<Value> {
+    let Some(kind) = element_kind(field) else { return Vec::new() };
     let lists = dumps.into_iter().filter_map(|mut dump| match dump[field].take() {
         Value::Array(list) => Some(list),
         _ => None,

@@ -12,6 +12,8 @@ pub enum Order {
     Drain { graceful: bool, stay: bool },
     /// End the process.
     Quit,
+    /// Open the files of access logs again, because they were moved away.
+    ReopenLogs,
 }
 
 /// Changes the log's level when it is given one, and returns the one that holds.

@@ -1,6 +1,6 @@
 //! The parts of a request's target.
 
-use crate::telemetry::Selection;
+use crate::telemetry::{Kind, Selection};
 use regex::RegexBuilder;
 
 /// The memory that a filter may take when it is compiled, in bytes.
@@ -17,16 +17,26 @@ pub fn parameter(query: &str, name: &str) -> Option<String> {
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// Which stats are asked for, by `filter` and `usedonly`.
+/// Which stats are asked for, by `filter`, `usedonly` and `type`.
 ///
 /// # Errors
-/// The filter is no regular expression, or too large a one.
-pub fn selection(query: &str) -> Result<Selection, regex::Error> {
+/// The filter is no regular expression, or too large a one; the type is none.
+pub fn selection(query: &str) -> Result<Selection, String> {
     let filter = match parameter(query, "filter") {
-        Some(filter) => Some(RegexBuilder::new(&filter).size_limit(FILTER_BYTES).build()?),
+        Some(filter) => {
+            let read = RegexBuilder::new(&filter).size_limit(FILTER_BYTES).build();
+            Some(read.map_err(|error| format!("Invalid re2 regex: {error}"))?)
+        }
         None => None,
     };
-    Ok(Selection { filter, used_only: parameter(query, "usedonly").is_some() })
+    let kind = match parameter(query, "type").as_deref() {
+        None | Some("All") => None,
+        Some("Counters") => Some(Kind::Counter),
+        Some("Gauges") => Some(Kind::Gauge),
+        Some("Histograms") => Some(Kind::Histogram),
+        Some(_) => return Err("invalid &type= param; it is All, Counters, Gauges or Histograms".to_owned()),
+    };
+    Ok(Selection { filter, used_only: parameter(query, "usedonly").is_some(), kind })
 }
 
 #[cfg(test)]
@@ -54,7 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_would_grow_is_refused() {
+    fn a_filter_that_would_grow_and_a_type_that_is_none_are_refused() {
+        assert!(selection("type=Texts").is_err());
         assert!(selection("filter=(").is_err());
         assert!(selection("filter=((a{100}){100}){100}").is_err());
     }

@@ -1,7 +1,7 @@
 //! What the process is doing, in the shapes that Envoy's tools parse.
 
 use super::config_dump::address;
-use crate::telemetry::{Memory, Node, Ordered, Registry};
+use crate::telemetry::{Memory, Node, Ordered, Registry, Selection};
 use crate::upstream::Cluster;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -33,9 +33,10 @@ pub fn listeners_json(registry: &Registry) -> String {
 }
 
 /// Clusters with their endpoints, and what goes on at each.
-pub fn clusters_json(registry: &Registry) -> String {
-    let clusters =
-        registry.revision().clusters.iter().map(|cluster| cluster_status(cluster)).collect::<Vec<_>>();
+pub fn clusters_json(registry: &Registry, selection: &Selection) -> String {
+    let revision = registry.revision();
+    let clusters = revision.clusters.iter().filter(|cluster| selection.shows(cluster.name(), true));
+    let clusters: Vec<Value> = clusters.map(|cluster| cluster_status(cluster)).collect();
     pretty(&json!({ "cluster_statuses": clusters }))
 }
 

@@ -81,6 +81,7 @@ impl End {
             match order {
                 Order::Quit => return Duration::ZERO,
                 Order::Drain { graceful, stay } => self.drain_listeners(graceful, stay),
+                Order::ReopenLogs => self.observation.observer().reopen(),
             }
         }
     }

@@ -18,11 +18,18 @@ pub fn list(cluster: &Cluster, text: &mut String) {
                 line(format_args!("{address}::{key}::{value}"));
             };
             fact("rq_active", &endpoint.active());
+            fact("hostname", &"");
             fact("health_flags", &"healthy");
             fact("weight", &1);
             // Envoy Gateway makes a locality of each backend, and this is its name.
             fact("region", &format_args!("{name}/backend/{index}"));
+            fact("zone", &"");
+            fact("sub_zone", &"");
+            fact("canary", &false);
             fact("priority", &0);
+            // There is no outlier detection that would know one.
+            fact("success_rate", &-1);
+            fact("local_origin_success_rate", &-1);
         }
     }
 }

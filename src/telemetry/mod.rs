@@ -28,6 +28,7 @@ mod server;
 mod stat_list;
 mod stream;
 
+pub use families::Kind;
 pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2, Upgraded};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
 pub use memory::Memory;

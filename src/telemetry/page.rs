@@ -68,8 +68,8 @@ impl<'a> Page<'a> {
     }
 
     fn shows(&mut self, row: &Names, part: Part, used: bool) -> bool {
-        let Selection { filter, used_only } = self.selection;
-        if *used_only && !used {
+        let Selection { filter, used_only, kind: _ } = self.selection;
+        if *used_only && !used || !self.selection.shows_kind(self.kind) {
             return false;
         }
         let Some(filter) = filter else { return true };
@@ -265,7 +265,7 @@ mod tests {
             (Some("nothing"), false, ""),
         ] {
             let filter = filter.map(|filter| Regex::new(filter).expect("a regex"));
-            let selection = Selection { filter, used_only };
+            let selection = Selection { filter, used_only, kind: None };
             let mut page = Page::new(&selection, Format::Text, 0);
             let row = Names::new(&[("x", "1")], "cluster.1.".into());
             for (name, value) in [("a", 1), ("b", 0)] {

@@ -181,7 +181,7 @@ impl Registry {
         self.write(&mut page);
         let mut text = page.text;
         let mut own = self.own.gather();
-        own.retain(|family| selection.shows(family.name(), true));
+        own.retain(|family| selection.kind.is_none() && selection.shows(family.name(), true));
         own::write(&own, format, &mut text);
         if selection.filter.is_none() {
             self.last_page.store(text.len() + text.len() / 16, Relaxed);
@@ -203,10 +203,12 @@ impl Registry {
         list.into_json()
     }
 
-    /// The clusters and their endpoints, as Envoy's `/clusters` lists them.
-    pub fn cluster_text(&self) -> String {
+    /// The clusters whose names fit and their endpoints, as Envoy's `/clusters` lists them.
+    pub fn cluster_text(&self, selection: &Selection) -> String {
         let mut text = String::new();
-        self.revision().clusters.iter().for_each(|cluster| cluster_list::list(cluster, &mut text));
+        let revision = self.revision();
+        let clusters = revision.clusters.iter().filter(|cluster| selection.shows(cluster.name(), true));
+        clusters.for_each(|cluster| cluster_list::list(cluster, &mut text));
         text
     }
 

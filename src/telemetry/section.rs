@@ -141,9 +141,16 @@ pub struct Selection {
     pub filter: Option<Regex>,
     /// Whether what is zero is left out.
     pub used_only: bool,
+    /// Only what is of this kind.
+    pub kind: Option<Kind>,
 }
 
 impl Selection {
+    /// Whether anything of this kind is to be shown.
+    pub fn shows_kind(&self, kind: Kind) -> bool {
+        self.kind.is_none_or(|wanted| wanted == kind)
+    }
+
     /// Whether a stat is to be shown.
     pub fn shows(&self, name: &str, used: bool) -> bool {
         (used || !self.used_only) && self.filter.as_ref().is_none_or(|filter| filter.is_match(name))

@@ -13,6 +13,8 @@ const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.
 pub struct StatList<'a> {
     selection: &'a Selection,
     family: &'static str,
+    /// Whether the family is of a kind that is asked for.
+    chosen: bool,
     numbers: Vec<(String, u64)>,
     histograms: Vec<(String, HistogramTotal)>,
     scratch: String,
@@ -21,7 +23,14 @@ pub struct StatList<'a> {
 impl<'a> StatList<'a> {
     /// An empty list.
     pub fn new(selection: &'a Selection) -> Self {
-        Self { selection, family: "", numbers: Vec::new(), histograms: Vec::new(), scratch: String::new() }
+        Self {
+            selection,
+            family: "",
+            chosen: true,
+            numbers: Vec::new(),
+            histograms: Vec::new(),
+            scratch: String::new(),
+        }
     }
 
     fn sort(&mut self) {
@@ -118,20 +127,20 @@ fn milliseconds(total: &HistogramTotal, quantile: f64) -> f64 {
 }
 
 impl Sink for StatList<'_> {
-    fn family(&mut self, _: &'static str, name: &'static str, _: Kind) {
-        self.family = name;
+    fn family(&mut self, _: &'static str, name: &'static str, kind: Kind) {
+        (self.family, self.chosen) = (name, self.selection.shows_kind(kind));
     }
 
     fn number(&mut self, row: &Names, part: Part, value: u64) {
         row.stat_name(self.family, part, &mut self.scratch);
-        if self.selection.shows(&self.scratch, value != 0) {
+        if self.chosen && self.selection.shows(&self.scratch, value != 0) {
             self.numbers.push((self.scratch.clone(), value));
         }
     }
 
     fn histogram(&mut self, row: &Names, total: &HistogramTotal) {
         row.stat_name(self.family, Part::Whole, &mut self.scratch);
-        if self.selection.shows(&self.scratch, total.count() != 0) {
+        if self.chosen && self.selection.shows(&self.scratch, total.count() != 0) {
             self.histograms.push((self.scratch.clone(), total.clone()));
         }
     }
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn the_shutdown_manager_gets_the_numbers_that_it_asks_for() {
         let filter = Regex::new(r"^listener\..*\.downstream_cx_active$").expect("a regex");
-        let selection = Selection { filter: Some(filter), used_only: false };
+        let selection = Selection { filter: Some(filter), ..Selection::default() };
         let want = r#"{"stats":[{"name":"listener.0.0.0.0_10080.downstream_cx_active","value":4},"#;
         let json = list(&selection).into_json();
         assert!(json.starts_with(want), "{json}");
@@ -166,7 +175,7 @@ mod tests {
 
     #[test]
     fn lines_are_sorted_and_what_is_zero_can_be_left_out() {
-        let selection = Selection { filter: None, used_only: true };
+        let selection = Selection { used_only: true, ..Selection::default() };
         let want = "listener.0.0.0.0_10080.downstream_cx_active: 4\n\
                     listener.0.0.0.0_10443.downstream_cx_active: 4\n";
         assert_eq!(list(&selection).into_text(), want);
