@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""How trigate behaves as the work grows: memory by routes and by idle connections, time until a change is live, and the
-slowest request while a table of 10,000 routes is swapped. Prints one line a figure.
+"""How trigate behaves as the work grows: memory by routes and by idle connections, time until a change is live, the
+slowest request while a table of 10,000 routes is swapped, and what a scrape of 1,000 clusters takes, from itself and from
+requests. Prints one line a figure.
 
-    benches/peers/growth.py                     # all of it
-    benches/peers/growth.py routes idle swap    # or some
+    benches/peers/growth.py                            # all of it
+    benches/peers/growth.py routes idle swap scrape    # or some
 
 Trigate is target/release/trigate (or TRIGATE=path). Needs nginx, nghttp2-client, openssl; 10,000 connections need `ulimit -Hn` of 30,000.
 """
 
+import http.client
 import json
 import os
 import pathlib
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 
 import config
 import run
@@ -146,7 +149,55 @@ def slowest_while_swapped(folder, http, manifests):
     print(f"swap: {answered} requests, {wrong} failed, the slowest took {slowest:.1f} ms", flush=True)
 
 
-PARTS = {"routes": of_routes, "idle": of_idle, "swap": of_swap}
+def of_scrape(folder, log):
+    clusters = 1_000
+    running, http_port, _, manifests = trigate(folder / "scrape", log, clusters)
+    settings = tomllib.loads((manifests.parent / "proxy.toml").read_text())
+    stats = settings["stats"]["address"]
+    for n in range(clusters):
+        status(http_port, f"/app{n}", f"h{n % 250}.example.com")
+
+    def scrape(coding):
+        client = http.client.HTTPConnection(stats, timeout=10)
+        begun = time.monotonic()
+        client.request("GET", "/stats/prometheus", headers={"Accept-Encoding": coding})
+        length = len(client.getresponse().read())
+        client.close()
+        return (time.monotonic() - begun) * 1000, length
+
+    for coding in ("identity", "gzip", "zstd"):
+        times, lengths = zip(*(scrape(coding) for _ in range(20)))
+        times = sorted(times)
+        print(
+            f"scrape: {clusters} clusters in use, {coding}: {lengths[-1] / 2**20:.2f} MiB in {times[10]:.1f} ms"
+            f" (slowest of 20: {times[-1]:.1f} ms)",
+            flush=True,
+        )
+    over = threading.Event()
+
+    def scrape_on():
+        while not over.wait(0.1):
+            scrape("gzip")
+
+    for scraped in (False, True):
+        scraping = threading.Thread(target=scrape_on) if scraped else None
+        if scraping:
+            scraping.start()
+        times = folder / f"scrape-{scraped}.log"
+        answered, wrong = run.load("h1", http_port, 0, 5, rate=2_000, log=times)
+        if scraping:
+            over.set()
+            scraping.join()
+        slowest = max(int(line.split("\t")[2]) for line in times.read_text().splitlines()) / 1000
+        print(
+            f"scrape: {answered} requests {'while scraped ten times a second' if scraped else 'alone'}, {wrong} failed,"
+            f" p99 {run.p99_milliseconds(times):.2f} ms, the slowest took {slowest:.1f} ms",
+            flush=True,
+        )
+    running.end()
+
+
+PARTS = {"routes": of_routes, "idle": of_idle, "swap": of_swap, "scrape": of_scrape}
 
 
 def main():

@@ -20,6 +20,7 @@ mod interim;
 mod mutual_tls;
 mod observed;
 mod proxy_protocol;
+mod real_collector;
 mod replies;
 mod retry;
 mod settings;
