@@ -186,18 +186,19 @@ fn families(page: &str) -> BTreeMap<&str, Family<'_>> {
 }
 
 /// Metrics that are marked and that belong to things which this process does not have, and why it has not.
-const NOT_OURS: [(&str, &str); 22] = [
+const NOT_OURS: [(&str, &str); 23] = [
     ("envoy_cluster_health_check_", "no active health checks"),
     ("envoy_cluster_outlier_detection_ejections_", "no outlier detection"),
     ("envoy_cluster_ssl_certificate_", "trusted authorities have no name here"),
     ("envoy_cluster_ssl_fail_verify_", "certificates are not pinned by hash, and backends always show one"),
     ("envoy_cluster_ssl_no_certificate", "backends always show one"),
-    ("envoy_cluster_ssl_ocsp_", "no OCSP"),
-    ("envoy_listener_ssl_ocsp_", "no OCSP"),
+    ("envoy_cluster_ssl_ocsp_", "no OCSP towards backends"),
+    ("envoy_listener_ssl_ocsp_", "rustls does not tell which clients ask for a staple"),
     ("envoy_cluster_ssl_sigalgs", "rustls does not tell"),
     ("envoy_listener_ssl_fail_verify_", "certificates are not pinned by hash or name"),
     ("envoy_cluster_manager_", "changes are not merged or put off"),
     ("envoy_cluster_upstream_cx_", "no such limit, and no buffers that are counted"),
+    ("envoy_cluster_upstream_rq_per_cx", "a page longer by a sixth, and no dashboard asks for it"),
     ("envoy_cluster_upstream_rq_", "no such limit, and sizes are not recorded"),
     ("envoy_http_downstream_cx_http1_soft_drain", "not counted"),
     ("envoy_http_downstream_cx_http3", "no HTTP/3"),

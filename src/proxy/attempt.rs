@@ -144,7 +144,7 @@ impl Tries<'_> {
         };
         let cause = match result {
             Ok(status) => {
-                up.finish(&self.worker.pool);
+                self.finish(up);
                 return Ok(status);
             }
             Err(Broken::Ended(ended)) => return Err(ended.into()),
@@ -156,6 +156,14 @@ impl Tries<'_> {
             return Err(Failed::Again(cause));
         }
         Err(cause.reply().into())
+    }
+
+    /// Ends a try whose response was read to its end.
+    fn finish(&self, up: Upstream) {
+        if up.is_closing() {
+            self.cluster.stats().mine().cx_close_notify.inc();
+        }
+        up.finish(&self.worker.pool);
     }
 
     fn cause(&self, error: &UpstreamError, stale: bool) -> Cause {

@@ -204,6 +204,11 @@ impl Http1 {
         matches!(self.answer, Answer::Upgraded)
     }
 
+    /// Whether the upstream said that it closes the connection after this response.
+    pub(super) fn is_closing(&self) -> bool {
+        !self.keep && !self.is_upgraded()
+    }
+
     /// Whether the exchange left the connection as it was: everything sent, everything read, nothing too much.
     pub(super) fn is_reusable(&self) -> bool {
         let read = matches!(self.answer, Answer::Body(Decoder::Done)) && self.wire.is_empty();

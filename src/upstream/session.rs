@@ -151,6 +151,11 @@ impl Upstream {
         matches!(self, Self::Http1(http1) if http1.is_upgraded())
     }
 
+    /// Whether the upstream said that the connection ends with this response. HTTP/2's codec does not tell.
+    pub fn is_closing(&self) -> bool {
+        matches!(self, Self::Http1(http1) if http1.is_closing())
+    }
+
     /// Ends an exchange whose response was read to its end: the connection serves again if it can.
     pub fn finish(self, pool: &Pool) {
         if let Self::Http1(http1) = self

@@ -20,7 +20,6 @@ tally! {
         rq_rx_reset: Counter,
         rq_tx_reset: Counter,
         rq_cancelled: Counter,
-        rq_max_duration: Counter,
         /// Tries after the first.
         retries: Counter,
         retry_success: Counter,
@@ -45,6 +44,8 @@ tally! {
         cx_overflow: Counter,
         cx_protocol_error: Counter,
         cx_idle_timeout: Counter,
+        /// The upstream said that it closes the connection.
+        cx_close_notify: Counter,
         cx_destroy_local: Counter,
         cx_destroy_remote: Counter,
         cx_destroy_local_with_request: Counter,

@@ -172,6 +172,22 @@ async fn a_cluster_counts_its_connections_and_the_replies_that_stand_for_it() {
 }
 
 #[tokio::test]
+async fn connections_that_upstreams_say_they_close_are_counted() {
+    let upstream = Upstream::recording(|request| {
+        let close = if request.start.contains("/last") { "Connection: close\r\n" } else { "" };
+        format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 0\r\n\r\n").into()
+    })
+    .await;
+    let trigate = crate::in_front_of(&upstream).await;
+    let mut client = Client::http1(trigate.external.http).await;
+    for path in ["/", "/", "/last", "/"] {
+        assert_eq!(client.send(Ask::get(HOST, path)).await.status, 200);
+    }
+    assert_eq!(trigate.metric("envoy_cluster_upstream_cx_close_notify", &[]).await, 1.0);
+    assert_eq!(trigate.metric("envoy_cluster_upstream_cx_total", &[]).await, 2.0);
+}
+
+#[tokio::test]
 async fn it_says_what_it_serves() {
     let (trigate, _upstream) = used().await;
     let log = trigate.log();

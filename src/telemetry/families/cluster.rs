@@ -36,6 +36,7 @@ pub const CLUSTER_IN_USE: &[Family<ClusterTotals>] = &[
     ("retry.upstream_rq_completed", Counter(|total| total.retry_statuses.answered())),
     ("retry.upstream_rq_xx", Classes(|total| total.retry_statuses.classes())),
     ("upstream_cx_active", Gauge(|total| total.cx_active)),
+    ("upstream_cx_close_notify", Counter(|total| total.cx_close_notify)),
     ("upstream_cx_connect_fail", Counter(|total| total.cx_connect_fail)),
     ("upstream_cx_connect_ms", Histogram(|total| &total.cx_connect_time)),
     ("upstream_cx_connect_timeout", Counter(|total| total.cx_connect_timeout)),
