@@ -173,6 +173,40 @@ fn check_names_object_file_line_and_column_and_exits_with_1() {
 }
 
 #[test]
+fn check_says_what_of_logs_and_traces_cannot_be_done() {
+    let clone = Clone::new();
+    let gateways = fs::read_to_string(clone.path("deploy/example/gateways.yaml")).expect("it was copied");
+    let parameters = "  infrastructure:\n    parametersRef:\n      {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: logs}\n";
+    let class = "  gatewayClassName: trigate\n";
+    fs::write(
+        clone.path("deploy/example/gateways.yaml"),
+        gateways.replace(class, &format!("{class}{parameters}")),
+    )
+    .expect("the folder is ours");
+    let proxy = r#"
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyProxy
+metadata: {name: logs, namespace: network}
+spec:
+  telemetry:
+    accessLog:
+      settings:
+      - format: {type: Text, text: "%DURATION% %UPSTREAM_TLS_VERSION%"}
+        matches: ["request.nothing == 1"]
+"#;
+    fs::write(clone.path("deploy/example/proxy.yaml"), proxy).expect("the folder is ours");
+    let output = clone.trigate(&["check"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "warning: EnvoyProxy network/logs spec.telemetry.accessLog.settings[0].format: %UPSTREAM_TLS_VERSION% stays empty",
+        "warning: EnvoyProxy network/logs spec.telemetry.accessLog.settings[0].matches[0]: `request.nothing` is not known",
+    ] {
+        assert_eq!(said.matches(line).count(), 1, "{line}\n{said}");
+    }
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+#[test]
 fn a_configuration_that_cannot_be_used_ends_before_anything_is_made() {
     let clone = Clone::new();
     let text = fs::read_to_string(clone.path("proxy.toml")).expect("it was copied");

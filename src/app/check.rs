@@ -5,6 +5,7 @@ use crate::acme::{List, Wanted, asked, list};
 use crate::bindings::Bindings;
 use crate::compile::{Certificates as CompiledCertificates, Compiled, Severity, compile_after};
 use crate::config::{CertificateFiles, Config, Fault};
+use crate::control::unheeded;
 use crate::routing::{GatewayId, Transport};
 use crate::source::{Certificates, Files};
 use crate::tls::dev;
@@ -41,7 +42,8 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
     if dump {
         print!("{}", compiled.dump());
     }
-    Ok(print(&compiled, &shared, dump))
+    let unheeded = unheeded(&config, &compiled.gateways);
+    Ok(print(&compiled, &shared, &unheeded, dump))
 }
 
 /// The manifests of a configuration. A development certificate that a start would make is made here too, but not
@@ -68,14 +70,15 @@ fn ordered_folder(config: &Config) -> PathBuf {
     folder.unwrap_or_default().join("certificates")
 }
 
-fn print(compiled: &Compiled, shared: &[Fault], dumped: bool) -> ExitCode {
+fn print(compiled: &Compiled, shared: &[Fault], unheeded: &[String], dumped: bool) -> ExitCode {
     // The dump has the diagnostics already.
     if !dumped {
         compiled.diagnostics.iter().for_each(|diagnostic| println!("{diagnostic}"));
     }
     shared.iter().for_each(|fault| println!("error: {fault}"));
+    unheeded.iter().for_each(|problem| println!("warning: {problem}"));
     let errors = compiled.diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
-    let warnings = compiled.diagnostics.len() - errors;
+    let warnings = compiled.diagnostics.len() - errors + unheeded.len();
     let errors = errors + shared.len();
     eprintln!(
         "{} with {}: {}, {}",

@@ -13,6 +13,7 @@ mod observing;
 mod sockets;
 mod told;
 
+pub use observing::unheeded;
 pub use sockets::Opened;
 
 use crate::bindings::{Bindings, Served};

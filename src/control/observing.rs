@@ -86,11 +86,32 @@ impl Watching {
                 read.value
             }
         };
-        for (field, problem) in problems {
-            warn!("{} spec.telemetry.{field}: {problem}", proxy.reference());
-        }
+        problems.iter().for_each(|problem| warn!("{}", told(proxy, problem)));
         Observing::new(logs, tracing, observer)
     }
+}
+
+/// What of the logs and traces that are asked for cannot be done, in proxy.toml and in the EnvoyProxies of these
+/// Gateways, with the field that asks for it.
+pub fn unheeded(config: &Config, gateways: &[GatewayReport]) -> Vec<String> {
+    let own = config.access_log.format().ok().and_then(|format| format.remark());
+    let mut unheeded: Vec<String> = own.map(|remark| format!("access_log: {remark}")).into_iter().collect();
+    let proxies = gateways.iter().filter_map(|report| report.parameters.as_ref()?.proxy.as_ref());
+    for proxy in proxies {
+        let Some(telemetry) = proxy.spec.telemetry.as_deref() else { continue };
+        let logs = telemetry.access_log.as_ref().map(|written| logs_of_envoy(written).problems);
+        let traces = telemetry.tracing.as_ref().map(|written| tracing_of_envoy(written, "").problems);
+        let problems = logs.into_iter().chain(traces).flatten();
+        unheeded.extend(problems.map(|problem| told(proxy, &problem)));
+    }
+    // Gateways may share one.
+    unheeded.sort();
+    unheeded.dedup();
+    unheeded
+}
+
+fn told(proxy: &EnvoyProxy, (field, problem): &(String, String)) -> String {
+    format!("{} spec.telemetry.{field}: {problem}", proxy.reference())
 }
 
 /// How this replica is called in traces.
