@@ -9,7 +9,7 @@ use super::findings::Fault;
 use crate::filter::{Filters, HeaderEdits, HostEdit, Mirror, PathEdit, Redirect, Rewrite, Scheme};
 use crate::host::HostPattern;
 use crate::reply::Reply;
-use crate::resource::{self, HeaderModifier, HttpFilter, PathModifier, UrlRewrite};
+use crate::resource::{self, GrpcRoute, HeaderModifier, HttpFilter, PathModifier, Resource, UrlRewrite};
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
 
@@ -17,6 +17,10 @@ use std::sync::Arc;
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 /// Headers of one connection (RFC 9110 7.6.1), which the data path makes for each side by itself.
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
+
+/// The types that a GRPCRoute may have.
+const OF_CALLS: [&str; 4] =
+    ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef"];
 
 /// What is remarkable about a list of filters.
 #[derive(Default)]
@@ -119,6 +123,12 @@ fn add(
         external_auth,
         extension_ref,
     } = written;
+    if aside.from.kind == GrpcRoute::KIND && !OF_CALLS.contains(&&**r#type) {
+        return Err(unsupported(format!(
+            "a GRPCRoute has no filter of type `{type}`, so what it belongs to answers 500; there are {}",
+            OF_CALLS.join(", ")
+        )));
+    }
     let filters = &mut draft.filters;
     match &**r#type {
         "RequestHeaderModifier" => {

@@ -3,10 +3,11 @@
 //! No clock, environment, log or network; it never fails, it returns diagnostics. One file per pass:
 //!
 //! ```text
-//! gateways (certificates, frontend) ▸ policies ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table
+//! admission ▸ gateways (certificates, frontend) ▸ policies ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table
 //! ▸ endpoints
 //! ```
 
+mod admission;
 mod aside;
 mod attach;
 mod backends;
@@ -117,6 +118,7 @@ pub fn compile(snapshot: &Snapshot, bindings: &[Binding]) -> Compiled {
 pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certificates) -> Compiled {
     let mut findings = Findings::default();
     let mut reader = certificates::Reader { snapshot, before, now: Certificates::default() };
+    admission::check(snapshot, &mut findings);
     let mut bound = gateways::bind(snapshot, bindings, &mut reader, &mut findings);
     let policies = BackendTlsPolicies::new(snapshot, &mut findings);
     let identities = identities(snapshot, &bound, &mut reader, &mut findings);
