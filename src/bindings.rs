@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// The label of a Service that leads to a Gateway: the Gateway's name.
 pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// The longest name of a Service and value of a label.
+const LONGEST_NAME: usize = 63;
 
 /// A Gateway that is served.
 #[derive(Debug, Clone)]
@@ -89,7 +91,10 @@ impl Bindings {
             .collect();
         further.sort_by_key(|gateway| (gateway.metadata.creation_timestamp, name(gateway)));
         self.addresses.retain(|object, _| further.iter().any(|gateway| name(gateway) == *object));
-        self.ports.retain(|(object, _), _| further.iter().any(|gateway| name(gateway) == *object));
+        self.ports.retain(|(object, port), _| {
+            let mut of_object = further.iter().filter(|gateway| name(gateway) == *object);
+            of_object.any(|gateway| listens(snapshot, gateway, *port))
+        });
         self.place(&further, kubernetes, reported, snapshot);
         let further = further.into_iter().filter_map(|gateway| self.further(gateway, &kubernetes.addresses));
         served.extend(further.collect::<Vec<_>>());
@@ -240,6 +245,17 @@ fn name(gateway: &Gateway) -> ObjectName {
     ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
+/// Whether a Gateway, or a ListenerSet that names it, has a listener on this port.
+fn listens(snapshot: &Snapshot, gateway: &Gateway, port: u16) -> bool {
+    let (namespace, name) = gateway.metadata.key();
+    let sets = snapshot.listener_sets.iter().map(|entry| &entry.object).filter(|set| {
+        let parent = &set.spec.parent_ref;
+        *parent.name == *name && parent.namespace.as_deref().unwrap_or(&set.metadata.namespace) == namespace
+    });
+    let listeners = gateway.spec.listeners.iter().chain(sets.flat_map(|set| set.spec.listeners.iter()));
+    listeners.into_iter().any(|listener| listener.port == port)
+}
+
 fn of_our_classes(snapshot: &Snapshot, controller: &str) -> BTreeSet<ObjectName> {
     let ours = |class: &str| {
         snapshot
@@ -326,10 +342,25 @@ fn targets(service: &Service) -> impl Iterator<Item = (u16, u16)> {
     })
 }
 
+/// A Gateway's name as a Service's name and a label's value: a longer one ends in a hash of all of it.
+pub fn shortened(name: &str) -> String {
+    // A Service's name may have no dots, and a Gateway's may.
+    let plain = name.replace('.', "-");
+    let starts_well = plain.starts_with(|first: char| first.is_ascii_lowercase());
+    if plain == name && name.len() <= LONGEST_NAME && starts_well {
+        return plain;
+    }
+    let hash = format!("{:08x}", FixedState::default().hash_one(name) & 0xffff_ffff);
+    let plain = if starts_well { plain } else { format!("g-{plain}") };
+    let kept: String = plain.chars().take(LONGEST_NAME - hash.len() - 1).collect();
+    format!("{}-{hash}", kept.trim_end_matches('-'))
+}
+
 /// Whether a Service is the one that leads to a Gateway.
 fn leads_to(service: &Service, object: &ObjectName) -> bool {
     let metadata = service.metadata();
-    *metadata.namespace == *object.namespace && metadata.labels.get(GATEWAY_LABEL) == Some(&object.name)
+    *metadata.namespace == *object.namespace
+        && metadata.labels.get(GATEWAY_LABEL) == Some(&shortened(&object.name))
 }
 
 #[cfg(test)]
@@ -448,5 +479,15 @@ mod tests {
         let other = port(&mut bindings, 443);
         assert!(other != 20002 && (20000..=20003).contains(&other));
         assert_eq!(port(&mut bindings, 443), other);
+    }
+
+    #[test]
+    fn names_that_are_too_long_or_have_dots_stay_apart() {
+        assert_eq!(shortened("envoy-external"), "envoy-external");
+        let long = "a".repeat(253);
+        assert_eq!(shortened(&long).len(), LONGEST_NAME);
+        assert_ne!(shortened(&long), shortened(&long[1..]));
+        assert!(shortened("a.b").starts_with("a-b-"));
+        assert!(shortened("1a").starts_with("g-1a-"));
     }
 }

@@ -137,7 +137,7 @@ async fn source(
         return Ok((Source::Files(files), None, None));
     };
     let client = connect(kubernetes).await?;
-    let source = Source::Kubernetes(Kubernetes::start(&client, &own_secrets(config)));
+    let source = Source::Kubernetes(Kubernetes::start(&client, kubernetes, &own_secrets(config)));
     info!("waiting for the objects of the cluster");
     let writing = kubernetes.write.then(|| Writing::start(&client, &source.records(), kubernetes));
     let cluster = writing.as_ref().map(|writing| Cluster {

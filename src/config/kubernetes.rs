@@ -50,6 +50,13 @@ impl Default for KubernetesSource {
 }
 
 impl KubernetesSource {
+    /// As whom the API server notes what is written, so that any replica knows it for ours later.
+    pub fn field_manager(&self) -> String {
+        /// The API server takes no more.
+        const LONGEST: usize = 128;
+        self.controller_name.chars().take(LONGEST).collect()
+    }
+
     /// The Service of a gateway, by its name: what its own table leaves open is as for all.
     pub fn service(&self, gateway: &str) -> ServiceConfig {
         let all = self.service.clone();

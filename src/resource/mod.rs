@@ -54,7 +54,7 @@ pub use policy::{
     BackendTlsPolicy, BackendTlsPolicySpec, BackendTlsValidation, PolicyTarget, WrittenAltName,
 };
 pub use read::{Header as ObjectHeader, HeaderMetadata as ObjectMetadata, Reading, Standing, read, standing};
-pub use record::{Record, Records};
+pub use record::{Record, Records, observed_by};
 pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
 pub use secret::{Secret, Sensitive};
 pub use snapshot::{Entry, Here, Objects, Snapshot};

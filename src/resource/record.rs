@@ -2,6 +2,7 @@
 
 use super::ObjectRef;
 use foldhash::fast::RandomState;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,21 @@ pub struct Record {
     pub generation: Option<i64>,
     /// As JSON; `None` when there is none.
     pub status: Option<Arc<str>>,
+    /// Whether nobody has looked at it since we did, by [`observed_by`].
+    pub observed: bool,
+}
+
+/// Whether this field manager was the last to note which generation of an object it accepted, by the object's
+/// `managedFields`: whoever looks at an object after us takes that field over. Only of the kinds whose status is all
+/// of one controller and does not say of which.
+pub fn observed_by(kind: &str, managed_fields: &Value, manager: &str) -> bool {
+    const OBSERVED: &str = "/fieldsV1/f:status/f:conditions/k:{\"type\":\"Accepted\"}/f:observedGeneration";
+    let writes = managed_fields.as_array().filter(|_| matches!(kind, "Gateway" | "ListenerSet"));
+    writes
+        .into_iter()
+        .flatten()
+        .filter(|write| write["subresource"] == "status" && write["manager"] == manager)
+        .any(|write| write.pointer(OBSERVED).is_some())
 }
 
 impl Record {
@@ -47,9 +63,10 @@ impl Records {
         self.map().get(object).cloned()
     }
 
-    /// All objects with their records.
-    pub fn all(&self) -> Vec<(ObjectRef, Arc<Record>)> {
-        self.map().iter().map(|(object, record)| (object.clone(), record.clone())).collect()
+    /// The objects that nobody has looked at since we did.
+    pub fn observed(&self) -> Vec<ObjectRef> {
+        let map = self.map();
+        map.iter().filter(|(_, record)| record.observed).map(|(object, _)| object.clone()).collect()
     }
 
     /// Notes what is known of an object now. Older news than what is known are passed over.
@@ -99,6 +116,7 @@ mod tests {
             resource_version: version.into(),
             generation: None,
             status: None,
+            observed: false,
         })
     }
 

@@ -95,7 +95,10 @@ fn refused(publication: &Publication, served: &Served, reach: &Reach) -> Option<
     if foreign.is_some() || reach.addresses.is_empty() {
         return foreign;
     }
-    let had = |wanted: &str| reach.addresses.iter().any(|address| address["value"] == wanted);
+    // One IPv6 address can be written in several ways.
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    let reached = || reach.addresses.iter().filter_map(|address| address["value"].as_str());
+    let had = |wanted: &str| reached().any(|there| there == wanted || address(there) == address(wanted));
     let values =
         asked.iter().filter_map(|address| address.value.as_deref()).filter(|value| !value.is_empty());
     let lost: Vec<&str> = values.filter(|wanted| !had(wanted)).collect();

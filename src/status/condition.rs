@@ -80,8 +80,23 @@ pub struct PolicyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct AncestorStatus {
     pub ancestor_ref: ParentRef,
-    pub controller_name: String,
+    /// `None` where the kind has no such field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller_name: Option<String>,
     pub conditions: Vec<Condition>,
+}
+
+/// The API takes no longer messages, in characters.
+const LONGEST_MESSAGE: usize = 32_768;
+
+/// As much of a text as fits into so many bytes.
+pub(super) fn cut(text: &str, longest: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(longest.saturating_sub(MORE.len()));
+    format!("{}{MORE}", &text[..end])
 }
 
 /// Conditions of these verdicts, all of one generation.
@@ -95,7 +110,7 @@ pub(super) fn conditions<'v>(
             r#type: name,
             status: if *holds { "True" } else { "False" },
             reason,
-            message: message.to_string(),
+            message: cut(message, LONGEST_MESSAGE),
             observed_generation: generation,
         }
     };

@@ -5,14 +5,16 @@ use crate::resource::EnvoyPatch;
 use serde_json::{Map, Value, json};
 
 /// Which annotations came from us, so that they can go again.
-pub(super) const PROPAGATED: &str = "trigate.dev/propagated-annotations";
+pub(super) const ANNOTATIONS: &str = "trigate.dev/propagated-annotations";
+/// The same for labels.
+pub(super) const LABELS: &str = "trigate.dev/propagated-labels";
 /// The same for fields of the spec.
 pub(super) const FIELDS: &str = "trigate.dev/propagated-fields";
 
 /// What to change in a Service as a merge patch; `None` when it is as it should be.
 pub(super) fn difference(current: &Value, desired: &Value) -> Option<Value> {
     let mut metadata = Map::new();
-    for field in ["labels", "annotations"] {
+    for (field, list) in [("labels", LABELS), ("annotations", ANNOTATIONS)] {
         let mut changed: Map<String, Value> = Map::new();
         let now = desired.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
         for (key, value) in now.into_iter().flatten() {
@@ -20,12 +22,9 @@ pub(super) fn difference(current: &Value, desired: &Value) -> Option<Value> {
                 changed.insert(key.clone(), value.clone());
             }
         }
-        if field == "annotations" {
-            for key in noted(current, PROPAGATED).filter(|key| now.is_none_or(|now| !now.contains_key(*key)))
-            {
-                if current["metadata"][field].get(key).is_some() {
-                    changed.insert(key.to_owned(), Value::Null);
-                }
+        for key in noted(current, list).filter(|key| now.is_none_or(|now| !now.contains_key(*key))) {
+            if current["metadata"][field].get(key).is_some() {
+                changed.insert(key.to_owned(), Value::Null);
             }
         }
         if !changed.is_empty() {
@@ -49,6 +48,18 @@ pub(super) fn difference(current: &Value, desired: &Value) -> Option<Value> {
     Some(json!({ "metadata": metadata, "spec": spec }))
 }
 
+/// What is wrong when a load balancer would have to be somebody else's: Kubernetes lets that be set only once.
+pub(super) fn fixed_class(current: &Value, desired: &Value) -> Option<String> {
+    let (now, wished) = (&current["spec"]["loadBalancerClass"], &desired["spec"]["loadBalancerClass"]);
+    let is_fixed = current["spec"]["type"] == "LoadBalancer" && wished.is_string() && now != wished;
+    is_fixed.then(|| {
+        let now = now.as_str().unwrap_or_default();
+        format!(
+            "has loadBalancerClass `{now}`, which cannot be changed to {wished}; delete the Service, and it is made anew"
+        )
+    })
+}
+
 /// What this annotation of a Service lists.
 fn noted<'v>(current: &'v Value, annotation: &str) -> impl Iterator<Item = &'v str> {
     let list = current["metadata"]["annotations"][annotation].as_str().unwrap_or_default();
@@ -69,6 +80,9 @@ fn changed_spec(current: &Value, desired: &Value) -> Map<String, Value> {
             changed.insert(field.clone(), value.clone());
         }
     }
+    if let Some(ports) = changed.get_mut("ports").filter(|_| desired["type"] != "ClusterIP") {
+        keep_node_ports(&current["ports"], ports);
+    }
     // A merge patch merges maps, and a label that stays in the selector would choose nothing.
     if let Some(selector) = changed.get_mut("selector").and_then(Value::as_object_mut) {
         for key in current["selector"].as_object().into_iter().flatten().map(|(key, _)| key) {
@@ -76,6 +90,21 @@ fn changed_spec(current: &Value, desired: &Value) -> Map<String, Value> {
         }
     }
     changed
+}
+
+/// Leaves ports of the nodes as they are: the API server does so for ports of the same name only, and firewalls know
+/// them by their number.
+fn keep_node_ports(current: &Value, ports: &mut Value) {
+    for port in ports.as_array_mut().into_iter().flatten().filter(|port| port["nodePort"].is_null()) {
+        let same = current
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|other| other["port"] == port["port"] && other["protocol"] == port["protocol"]);
+        if let Some(number) = same.and_then(|same| same.get("nodePort")) {
+            port["nodePort"] = number.clone();
+        }
+    }
 }
 
 /// Whether all that is desired is there; the API server adds what it decides itself, a port's `nodePort`.
@@ -160,12 +189,27 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_a_gateway_no_longer_wishes_go_and_others_stay() {
-        let current =
-            service(json!({ "theirs": "x", "old": "1", PROPAGATED: "old,kept", "kept": "2" }), json!({}));
-        let desired = service(json!({ "kept": "2", PROPAGATED: "kept" }), json!({}));
+    fn annotations_and_labels_that_a_gateway_no_longer_wishes_go_and_others_stay() {
+        let current = json!({ "metadata": {
+            "labels": { "a": "b", "team": "home", "theirs": "x" },
+            "annotations": { "theirs": "x", "old": "1", "kept": "2", ANNOTATIONS: "old,kept", LABELS: "a,team" },
+        } });
+        let desired = service(json!({ "kept": "2", ANNOTATIONS: "kept", LABELS: "a" }), json!({}));
         let patch = difference(&current, &desired).unwrap();
-        assert_eq!(patch["metadata"]["annotations"], json!({ "old": null, PROPAGATED: "kept" }));
+        let annotations = json!({ "old": null, ANNOTATIONS: "kept", LABELS: "a" });
+        assert_eq!(patch["metadata"], json!({ "labels": { "team": null }, "annotations": annotations }));
+    }
+
+    #[test]
+    fn a_load_balancer_stays_with_its_class_and_that_is_told() {
+        let of =
+            |class: Value| service(json!({}), json!({ "type": "LoadBalancer", "loadBalancerClass": class }));
+        let (none, tailscale) = (of(Value::Null), of(json!("tailscale")));
+        assert_eq!(difference(&none, &tailscale), None);
+        assert!(fixed_class(&none, &tailscale).is_some_and(|message| message.contains("tailscale")));
+        assert_eq!(fixed_class(&tailscale, &tailscale), None);
+        let inner = service(json!({}), json!({ "type": "ClusterIP" }));
+        assert_eq!(fixed_class(&inner, &tailscale), None, "it can be set with the type");
     }
 
     #[test]
@@ -176,6 +220,23 @@ mod tests {
         );
         let patch = difference(&current, &service(json!({ FIELDS: "" }), json!({}))).unwrap();
         assert_eq!(patch["spec"], json!({ "loadBalancerIP": null }));
+    }
+
+    #[test]
+    fn ports_of_nodes_stay_whatever_the_names_of_ports_become() {
+        let port = |name: &str, number: u16| json!({ "name": name, "port": number, "protocol": "TCP" });
+        let mut given = port("web", 80);
+        given["nodePort"] = json!(30080);
+        let current = service(json!({}), json!({ "type": "LoadBalancer", "ports": [given] }));
+        let of = |kind: &str| {
+            let ports = json!([port("http-80", 80), port("http-81", 81)]);
+            let patch = difference(&current, &service(json!({}), json!({ "type": kind, "ports": ports })));
+            patch.unwrap()["spec"]["ports"].clone()
+        };
+        let mut kept = port("http-80", 80);
+        kept["nodePort"] = json!(30080);
+        assert_eq!(of("LoadBalancer"), json!([kept, port("http-81", 81)]));
+        assert_eq!(of("ClusterIP"), json!([port("http-80", 80), port("http-81", 81)]));
     }
 
     #[test]

@@ -1,32 +1,36 @@
 //! Keeps the Services of Gateways, and tells people by Events what is wrong.
 
-use super::difference::difference;
+use super::condition::cut;
+use super::difference::{difference, fixed_class};
 use super::publication::Publication;
-use super::services::{Plan, leftover};
-use crate::bindings::Served;
+use super::services::{Leftover, Plan, Uncalled, is_ours_to_remove, leftovers};
+use super::trouble::Troubles;
+use crate::bindings::{GATEWAY_LABEL, Served, shortened};
 use crate::config::KubernetesSource;
-use crate::resource::{ObjectRef, Record, Records};
+use crate::resource::{GATEWAY_GROUP, ObjectRef, Record, Records};
 use foldhash::fast::FixedState;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+    PostParams, Preconditions,
+};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, ResourceExt};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use tracing::{debug, info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info};
 
 /// Services that are looked after at once.
 const AT_ONCE: usize = 4;
 /// Events for one write of one object. A broken route says the same for every parent.
 const EVENTS: usize = 4;
+const SERVICE: &str = "the spec";
 /// The API takes no longer notes, in bytes.
 const LONGEST_NOTE: usize = 1000;
-
-/// Namespace and name.
-type Name = (String, String);
 
 /// Who keeps Services and tells Events.
 pub(super) struct Keeper {
@@ -36,15 +40,18 @@ pub(super) struct Keeper {
     namespace: String,
     recorder: Recorder,
     /// Services that were found in order: what they should be, as a hash, and the record of what they are.
-    settled: HashMap<Name, (u64, Option<Arc<Record>>)>,
+    settled: HashMap<ObjectRef, (u64, Option<Arc<Record>>)>,
+    troubles: Troubles,
 }
 
 /// A Service to look after.
 struct Task {
-    key: Name,
+    service: ObjectRef,
     desired: Value,
     hash: u64,
     record: Option<Arc<Record>>,
+    gateway: ObjectRef,
+    owner: Arc<Record>,
 }
 
 impl Keeper {
@@ -57,7 +64,15 @@ impl Keeper {
     ) -> Self {
         let reporter = Reporter { controller: config.controller_name.clone(), instance: Some(identity) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, records, config, namespace, recorder, settled: HashMap::new() }
+        Self {
+            client,
+            records,
+            config,
+            namespace,
+            recorder,
+            settled: HashMap::new(),
+            troubles: Troubles::default(),
+        }
     }
 
     /// Forgets what was in order, because somebody else looks after it.
@@ -65,37 +80,46 @@ impl Keeper {
         self.settled.clear();
     }
 
-    /// Makes all Services as they should be. Whether something is left to do.
-    pub async fn keep_services(&mut self, publication: &Publication) -> bool {
+    /// Makes all Services as they should be. When to go on, if something is left to do.
+    pub async fn keep_services(&mut self, publication: &Publication) -> Option<Instant> {
         let tasks: Vec<Task> =
             publication.served.iter().filter_map(|served| self.task(publication, served)).collect();
-        let client = self.client.clone();
+        let (client, manager) = (self.client.clone(), self.config.field_manager());
         let done = futures::stream::iter(tasks).map(|task| {
-            let client = client.clone();
+            let (client, manager) = (client.clone(), manager.clone());
             async move {
-                let answer = keep(&client, &task).await;
+                let answer = keep(&client, &task, &manager).await;
                 (task, answer)
             }
         });
-        let mut failed = false;
         let mut done = std::pin::pin!(done.buffer_unordered(AT_ONCE));
+        let mut due = Vec::new();
         while let Some((task, answer)) = done.next().await {
-            let Task { key, hash, record, .. } = task;
+            let Task { service, desired: _, hash, record, gateway, owner } = task;
             match answer {
-                Ok(()) => {
-                    self.settled.insert(key, (hash, record));
-                }
-                Err(kube::Error::Api(status)) if status.is_invalid() => {
-                    warn!("the API server does not take Service {}/{}: {}", key.0, key.1, status.message);
-                    self.settled.insert(key, (hash, record));
+                Ok(fixed) => {
+                    self.troubles.over(&service, SERVICE);
+                    self.settled.insert(service, (hash, record));
+                    self.complain(&gateway, &owner, "ServiceFixed", fixed);
                 }
                 Err(error) => {
-                    failed = true;
-                    warn!("cannot write Service {}/{}, it is tried again: {error}", key.0, key.1);
+                    let refused = match &error {
+                        kube::Error::Api(status) if status.is_invalid() => Some(status.message.clone()),
+                        _ => None,
+                    };
+                    self.complain(&gateway, &owner, "ServiceRefused", refused);
+                    due.push(self.troubles.note(&service, SERVICE, &error));
                 }
             }
         }
-        self.remove_leftovers(publication).await || failed
+        due.extend(self.remove_leftovers(publication).await);
+        due.into_iter().min()
+    }
+
+    /// Tells people what is wrong with a Gateway's Service, if anything is.
+    fn complain(&self, gateway: &ObjectRef, owner: &Record, reason: &str, message: Option<String>) {
+        let complaint = message.map(|message| ("Service".to_owned(), reason.to_owned(), message));
+        self.tell(gateway, owner, complaint.into_iter().collect());
     }
 
     fn task(&mut self, publication: &Publication, served: &Served) -> Option<Task> {
@@ -105,38 +129,70 @@ impl Keeper {
         }
         let gateway = named("Gateway", &served.binding.namespace, &served.binding.object);
         let owner = self.records.get(&gateway)?;
-        let record = self.records.get(&named("Service", &plan.namespace, &plan.name));
-        let key = (plan.namespace.clone(), plan.name.clone());
+        let service = named("Service", &plan.namespace, &plan.name);
+        let record = self.records.get(&service);
         let desired = plan.desired(publication, served, &owner)?;
         let hash = FixedState::default().hash_one(desired.to_string());
-        let is_settled = self.settled.get(&key).is_some_and(|(before, known)| {
+        let is_settled = self.settled.get(&service).is_some_and(|(before, known)| {
             *before == hash && known.as_ref().map(Arc::as_ptr) == record.as_ref().map(Arc::as_ptr)
         });
-        if is_settled {
+        if is_settled || self.troubles.later(&service).is_some() {
             return None;
         }
         if let Some(obstacle) = plan.obstacle(&publication.snapshot) {
-            self.tell(&gateway, &owner, vec![("Service".to_owned(), "ServiceNotOurs".to_owned(), obstacle)]);
-            self.settled.insert(key, (hash, record));
+            self.complain(&gateway, &owner, "ServiceNotOurs", Some(obstacle));
+            self.settled.insert(service, (hash, record));
             return None;
         }
-        Some(Task { key, desired, hash, record })
+        Some(Task { service, desired, hash, record, gateway, owner })
     }
 
-    async fn remove_leftovers(&self, publication: &Publication) -> bool {
-        let mut failed = false;
-        for name in leftover(publication, &self.config, &self.namespace) {
-            let api = services(&self.client, &self.namespace);
-            match api.delete(&name, &DeleteParams::default()).await {
-                Ok(_) => info!("removed Service {}/{name}, whose Gateway is gone", self.namespace),
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                Err(error) => {
-                    failed = true;
-                    warn!("cannot remove Service {}/{name}: {error}", self.namespace);
+    /// Removes Services of ours that no Gateway has any more. When to go on, if something is left to do.
+    async fn remove_leftovers(&mut self, publication: &Publication) -> Option<Instant> {
+        let mut due = Vec::new();
+        for leftover in leftovers(publication, &self.config, &self.namespace) {
+            let service = named("Service", &leftover.namespace, &leftover.name);
+            if let Some(later) = self.troubles.later(&service) {
+                due.push(later);
+                continue;
+            }
+            match self.remove(&leftover).await {
+                Ok(removed) => {
+                    self.troubles.over(&service, SERVICE);
+                    if removed {
+                        info!("removed {service}, which no Gateway has any more");
+                    }
                 }
+                Err(error) => due.push(self.troubles.note(&service, "the end", &error)),
             }
         }
-        failed
+        due.into_iter().min()
+    }
+
+    /// Removes one, if the API server says, too, that it is ours and not needed.
+    async fn remove(&self, leftover: &Leftover) -> kube::Result<bool> {
+        let Leftover { namespace, name, why } = leftover;
+        let api = services(&self.client, namespace);
+        let Some(service) = api.get_opt(name).await? else { return Ok(false) };
+        let metadata = service.metadata.clone();
+        let service = serde_json::to_value(service).map_err(kube::Error::SerdeError)?;
+        if !is_ours_to_remove(&service, &self.config.controller_name) {
+            return Ok(false);
+        }
+        if let Uncalled::Unseen { namespace } = why
+            && !has_no_gateway(&self.client, namespace, &service).await?
+        {
+            return Ok(false);
+        }
+        // What somebody changes meanwhile may not be ours any more.
+        let Some(uid) = metadata.uid else { return Ok(false) };
+        let unchanged = Preconditions { uid: Some(uid), resource_version: metadata.resource_version };
+        let parameters = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
+        match api.delete(name, &parameters).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Tells people what is newly wrong with an object.
@@ -152,7 +208,7 @@ impl Keeper {
         for (condition, reason, message) in complaints.into_iter().take(EVENTS) {
             let note = match message.is_empty() {
                 true => format!("{condition}: {reason}"),
-                false => shortened(message),
+                false => cut(&message, LONGEST_NOTE),
             };
             let event = Event {
                 type_: EventType::Warning,
@@ -172,34 +228,51 @@ impl Keeper {
     }
 }
 
-/// Makes one Service as it should be.
-async fn keep(client: &Client, task: &Task) -> kube::Result<()> {
-    let Task { key: (namespace, name), desired, .. } = task;
+/// Makes one Service as it should be. Returns what of it cannot be changed.
+async fn keep(client: &Client, task: &Task, manager: &str) -> kube::Result<Option<String>> {
+    let Task { service, desired, .. } = task;
+    let ObjectRef { namespace, name, .. } = service;
+    let manager = Some(manager.to_owned());
     let api = services(client, namespace);
     let Some(current) = api.get_opt(name).await? else {
-        let service: DynamicObject =
-            serde_json::from_value(desired.clone()).map_err(kube::Error::SerdeError)?;
-        return match api.create(&PostParams::default(), &service).await {
+        let new: DynamicObject = serde_json::from_value(desired.clone()).map_err(kube::Error::SerdeError)?;
+        let parameters = PostParams { field_manager: manager, ..PostParams::default() };
+        return match api.create(&parameters, &new).await {
             Ok(_) => {
-                info!("made Service {namespace}/{name}");
-                Ok(())
+                info!("made {service}");
+                Ok(None)
             }
             // The namespace may be on the way out, and the Gateway with it.
             Err(kube::Error::Api(status))
                 if status.is_not_found() || status.message.contains("being terminated") =>
             {
-                debug!("cannot make Service {namespace}/{name}: {}", status.message);
-                Ok(())
+                debug!("cannot make {service}: {}", status.message);
+                Ok(None)
             }
             Err(error) => Err(error),
         };
     };
     let current = serde_json::to_value(&current).map_err(kube::Error::SerdeError)?;
     if let Some(patch) = difference(&current, desired) {
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        info!("changed Service {namespace}/{name}");
+        let parameters = PatchParams { field_manager: manager, ..PatchParams::default() };
+        api.patch(name, &parameters, &Patch::Merge(&patch)).await?;
+        info!("changed {service}");
     }
-    Ok(())
+    Ok(fixed_class(&current, desired).map(|message| format!("{service} {message}")))
+}
+
+/// Whether the API server knows Gateways, and none in this namespace that the labels of a Service could mean.
+async fn has_no_gateway(client: &Client, namespace: &str, service: &Value) -> kube::Result<bool> {
+    let kind = GroupVersionKind::gvk(GATEWAY_GROUP, "v1", "Gateway");
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&kind));
+    let there = match api.list_metadata(&ListParams::default()).await {
+        Ok(there) => there,
+        // The kind is not installed, at least for now.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let label = &service["metadata"]["labels"][GATEWAY_LABEL];
+    Ok(!there.items.iter().any(|gateway| *label == *shortened(&gateway.name_any())))
 }
 
 fn services(client: &Client, namespace: &str) -> Api<DynamicObject> {
@@ -209,13 +282,4 @@ fn services(client: &Client, namespace: &str) -> Api<DynamicObject> {
 
 fn named(kind: &str, namespace: &str, name: &str) -> ObjectRef {
     ObjectRef { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
-}
-
-fn shortened(mut note: String) -> String {
-    if note.len() > LONGEST_NOTE {
-        let end = (0..=LONGEST_NOTE).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
-        note.truncate(end);
-        note.push('…');
-    }
-    note
 }

@@ -20,6 +20,14 @@ impl Shared {
         }
     }
 
+    /// So many entries it may have, by its schema.
+    fn most(self) -> usize {
+        match self {
+            Self::Parents => 32,
+            Self::Ancestors => 16,
+        }
+    }
+
     fn reference(self) -> &'static str {
         match self {
             Self::Parents => "parentRef",
@@ -80,12 +88,14 @@ fn keep_foreign(desired: &mut Value, current: &Value) {
 pub(super) fn entries(
     current: &Value,
     shared: Shared,
-    controller: &str,
+    is_ours: impl Fn(&Value) -> bool,
     mut ours: Vec<Value>,
     now: &str,
 ) -> Option<Value> {
     let before = array(current, shared.list());
-    let is_ours = |entry: &&Value| entry["controllerName"] == controller;
+    let is_ours = |entry: &&Value| is_ours(entry);
+    // Nobody loses his entries for ours.
+    ours.truncate(shared.most().saturating_sub(before.iter().filter(|entry| !is_ours(entry)).count()));
     for entry in &mut ours {
         let reference = &entry[shared.reference()];
         let same = before.iter().filter(is_ours).find(|other| other[shared.reference()] == *reference);
@@ -181,6 +191,10 @@ mod tests {
     const THEN: &str = "2026-01-01T00:00:00Z";
     const NOW: &str = "2026-02-02T00:00:00Z";
     const OURS: &str = "trigate.dev/gateway-controller";
+
+    fn is_ours(entry: &Value) -> bool {
+        entry["controllerName"] == OURS
+    }
 
     fn condition(status: &str, message: &str, time: Option<&str>) -> Value {
         let mut condition =
@@ -282,20 +296,32 @@ mod tests {
         let kept = parent(OURS, "a", condition("True", "", Some(THEN)));
         let current = json!({ "parents": [stale, kept, foreign] });
         let desired = vec![parent(OURS, "a", condition("True", "", None))];
-        let patch = entries(&current, Shared::Parents, OURS, desired.clone(), NOW).unwrap();
+        let patch = entries(&current, Shared::Parents, is_ours, desired.clone(), NOW).unwrap();
         assert_eq!(patch, json!({ "parents": [foreign, kept] }));
-        assert_eq!(entries(&patch, Shared::Parents, OURS, desired.clone(), NOW), None);
+        assert_eq!(entries(&patch, Shared::Parents, is_ours, desired.clone(), NOW), None);
         // Another controller may sort the list as it likes.
         let sorted = json!({ "parents": [kept, foreign] });
-        assert_eq!(entries(&sorted, Shared::Parents, OURS, desired, NOW), None);
+        assert_eq!(entries(&sorted, Shared::Parents, is_ours, desired, NOW), None);
+    }
+
+    #[test]
+    fn a_list_that_others_have_filled_takes_as_many_of_ours_as_it_can() {
+        let entry = |controller: &str, number: usize| {
+            parent(controller, &format!("gateway-{number}"), condition("True", "", Some(THEN)))
+        };
+        let foreign: Vec<Value> = (0..30).map(|number| entry("example.com/other", number)).collect();
+        let desired = (0..5).map(|number| entry(OURS, number)).collect();
+        let patch = entries(&json!({ "parents": foreign }), Shared::Parents, is_ours, desired, NOW).unwrap();
+        let parents = patch["parents"].as_array().unwrap();
+        assert_eq!((parents.len(), &parents[..30]), (32, &*foreign));
     }
 
     #[test]
     fn a_route_that_was_never_ours_is_left_alone() {
         let current =
             json!({ "parents": [parent("example.com/other", "a", condition("True", "", Some(THEN)))] });
-        assert_eq!(entries(&current, Shared::Parents, OURS, Vec::new(), NOW), None);
-        assert_eq!(entries(&Value::Null, Shared::Parents, OURS, Vec::new(), NOW), None);
+        assert_eq!(entries(&current, Shared::Parents, is_ours, Vec::new(), NOW), None);
+        assert_eq!(entries(&Value::Null, Shared::Parents, is_ours, Vec::new(), NOW), None);
     }
 
     #[test]
@@ -315,7 +341,7 @@ mod tests {
                 parent(OURS, "a", condition("False", message, None)),
                 parent(OURS, "b", condition("True", "", None)),
             ];
-            let patch = entries(&current, Shared::Parents, OURS, desired, NOW).unwrap();
+            let patch = entries(&current, Shared::Parents, is_ours, desired, NOW).unwrap();
             complaints(&current, &patch)
         };
         assert!(told("old").is_empty());

@@ -10,9 +10,11 @@ mod keeper;
 mod lease;
 mod merge;
 mod pace;
+mod proxies;
 mod publication;
 mod publish;
 mod services;
+mod trouble;
 mod writer;
 
 pub use address::reported;
@@ -27,7 +29,7 @@ pub use publish::Writing;
 use crate::compile::{
     GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport, Verdict,
 };
-use crate::resource::{GATEWAY_GROUP, ParentRef};
+use crate::resource::GATEWAY_GROUP;
 use condition::conditions;
 use serde_json::{Value, json};
 
@@ -141,15 +143,8 @@ pub fn policy(report: &PolicyReport, controller: &str) -> PolicyStatus {
     let PolicyReport { kind: _, namespace: _, name: _, generation, ancestors, accepted, resolved_refs } =
         report;
     let ancestor = |(namespace, name): &(String, String)| AncestorStatus {
-        ancestor_ref: ParentRef {
-            group: Some(GATEWAY_GROUP.into()),
-            kind: Some("Gateway".into()),
-            namespace: Some(namespace.as_str().into()),
-            name: name.as_str().into(),
-            section_name: None,
-            port: None,
-        },
-        controller_name: controller.to_owned(),
+        ancestor_ref: proxies::reference("Gateway", Some(namespace), name),
+        controller_name: Some(controller.to_owned()),
         conditions: conditions(*generation, [("Accepted", accepted), ("ResolvedRefs", resolved_refs)]),
     };
     PolicyStatus { ancestors: ancestors.iter().map(ancestor).collect() }

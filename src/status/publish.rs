@@ -4,6 +4,7 @@ use super::keeper::Keeper;
 use super::lease::Leadership;
 use super::pace::Paces;
 use super::publication::Publisher;
+use super::trouble::Troubles;
 use super::writer::Writer;
 use crate::config::KubernetesSource;
 use crate::resource::Records;
@@ -39,6 +40,7 @@ impl Writing {
             keeper,
             settled: HashMap::new(),
             paces: Paces::default(),
+            troubles: Troubles::default(),
             bundle: None,
             due: None,
         };

@@ -3,16 +3,14 @@
 //! It is called like its Gateway and stands beside it, because tunnels and policies name it. A Service of that
 //! name which is Envoy Gateway's becomes ours without losing its address; one that is somebody's own stays so.
 
-use super::difference::{FIELDS, PROPAGATED, lay_over};
+use super::difference::{ANNOTATIONS, FIELDS, LABELS, lay_over};
 use super::publication::Publication;
-use crate::bindings::{GATEWAY_LABEL, Place, Served};
+use crate::bindings::{GATEWAY_LABEL, Place, Served, shortened};
 use crate::config::{KubernetesSource, ServiceConfig, ServicePlace, ServiceType, TrafficPolicy};
-use crate::resource::{EnvoyProxy, EnvoyService, Gateway, Labels, Record, Service, Snapshot};
+use crate::resource::{EnvoyProxy, EnvoyService, Gateway, Labels, Metadata, Record, Service, Snapshot};
 use crate::routing::{SocketId, Transport};
-use foldhash::fast::FixedState;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trigate");
@@ -21,7 +19,6 @@ const GATEWAY_NAMESPACE: &str = "trigate.dev/gateway-namespace";
 const ENVOY_OWNING: &str = "gateway.envoyproxy.io/owning-gateway-name";
 /// Which controller made it, for there may be several in a cluster.
 const CONTROLLER: &str = "trigate.dev/controller";
-const LONGEST_NAME: usize = 63;
 
 /// Which Service a Gateway has.
 #[derive(Debug)]
@@ -170,6 +167,7 @@ impl Plan {
     fn sign(&self, service: &mut Value, owner: &Record) {
         let keys =
             |value: &Value| value.as_object().map_or_else(Vec::new, |map| map.keys().cloned().collect());
+        let labels = keys(&service["metadata"]["labels"]).join(",");
         let annotations = keys(&service["metadata"]["annotations"]).join(",");
         // Every Service has these, and the class stays what it is.
         const LASTING: [&str; 4] = ["type", "ports", "selector", "loadBalancerClass"];
@@ -183,7 +181,8 @@ impl Plan {
         metadata["labels"][MANAGED_BY.0] = json!(MANAGED_BY.1);
         metadata["labels"][GATEWAY_LABEL] = json!(shortened(&self.gateway.1));
         metadata["labels"][GATEWAY_NAMESPACE] = json!(self.gateway.0);
-        metadata["annotations"][PROPAGATED] = json!(annotations);
+        metadata["annotations"][LABELS] = json!(labels);
+        metadata["annotations"][ANNOTATIONS] = json!(annotations);
         metadata["annotations"][FIELDS] = json!(fields);
         metadata["annotations"][CONTROLLER] = json!(self.controller);
         // An owner of another namespace would have the garbage collector remove the Service.
@@ -263,59 +262,84 @@ fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
     ports.into_values().collect()
 }
 
-/// Services of ours in trigate's own namespace that no Gateway has any more: of Gateways that are gone or are
-/// somebody else's, and those that have another name now. Those beside a Gateway that is gone go with it.
-pub(super) fn leftover(publication: &Publication, config: &KubernetesSource, namespace: &str) -> Vec<String> {
+/// A Service of ours that no Gateway of ours has any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leftover {
+    pub namespace: String,
+    pub name: String,
+    /// Why it is not needed.
+    pub why: Uncalled,
+}
+
+/// Why nobody needs a Service.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Uncalled {
+    /// Its Gateway has a class of somebody else, or its Service has another name now.
+    Moved,
+    /// No Gateway is to be seen in this namespace that its labels could mean. That may be because the kind is being
+    /// installed anew.
+    Unseen { namespace: String },
+}
+
+/// Services of ours that no Gateway has any more.
+pub(super) fn leftovers(
+    publication: &Publication,
+    config: &KubernetesSource,
+    namespace: &str,
+) -> Vec<Leftover> {
     let plans: Vec<Plan> =
         publication.served.iter().map(|served| Plan::new(publication, served, config, namespace)).collect();
-    let of_ours =
-        publication.snapshot.services.in_namespace(namespace).iter().map(|entry| &entry.object.metadata);
-    of_ours
-        .filter(|metadata| metadata.labels.get(MANAGED_BY.0) == Some(MANAGED_BY.1))
-        .filter(|metadata| metadata.annotations.get(CONTROLLER) == Some(&config.controller_name))
-        .filter(|metadata| match metadata.labels.get(GATEWAY_NAMESPACE) {
-            // That it is not to be seen may mean that its kind is being installed anew.
-            Some(own) if own == namespace => {
-                publication.snapshot.gateways.in_namespace(namespace).iter().any(|entry| {
-                    Some(&*shortened(&entry.object.metadata.name)) == metadata.labels.get(GATEWAY_LABEL)
-                })
+    let services = publication.snapshot.services.iter().map(|entry| &entry.object.metadata);
+    let ours = services.filter(|metadata| {
+        metadata.labels.get(MANAGED_BY.0) == Some(MANAGED_BY.1)
+            && metadata.annotations.get(CONTROLLER) == Some(&config.controller_name)
+    });
+    let leftover = |metadata: &Metadata| {
+        let why = uncalled(metadata, &plans, &publication.snapshot, config)?;
+        let (namespace, name) = metadata.key();
+        Some(Leftover { namespace: namespace.to_owned(), name: name.to_owned(), why })
+    };
+    ours.filter_map(leftover).collect()
+}
+
+fn uncalled(
+    service: &Metadata,
+    plans: &[Plan],
+    snapshot: &Snapshot,
+    config: &KubernetesSource,
+) -> Option<Uncalled> {
+    let home = service.labels.get(GATEWAY_NAMESPACE)?;
+    let label = service.labels.get(GATEWAY_LABEL)?;
+    let mut gateways = snapshot.gateways.in_namespace(home).iter().map(|entry| &entry.object);
+    let Some(gateway) = gateways.find(|gateway| shortened(&gateway.metadata.name) == label) else {
+        // One that stands beside its Gateway goes with it, for it is the Gateway's.
+        return (*home != *service.namespace).then(|| Uncalled::Unseen { namespace: home.to_owned() });
+    };
+    let is_moved =
+        match plans.iter().find(|plan| plan.gateway.0 == home && *plan.gateway.1 == *gateway.metadata.name) {
+            Some(plan) => {
+                plan.is_certain && (*plan.namespace != *service.namespace || *plan.name != *service.name)
             }
-            other => other.is_some(),
-        })
-        .filter(|metadata| {
-            !plans
-                .iter()
-                .any(|plan| !plan.is_certain || (plan.namespace == namespace && *plan.name == *metadata.name))
-        })
-        .map(|metadata| metadata.name.to_string())
-        .collect()
+            // Where its class is missing it may come again, and the address of a load balancer would not.
+            None => {
+                let class = snapshot.gateway_classes.get("", &gateway.spec.gateway_class_name);
+                class.is_some_and(|class| *class.object.spec.controller_name != *config.controller_name)
+            }
+        };
+    is_moved.then_some(Uncalled::Moved)
 }
 
-/// A name that fits into a label: a longer one ends in a hash of all of it.
-pub(super) fn shortened(name: &str) -> String {
-    // A Service's name may have no dots, and a Gateway's may.
-    let plain = name.replace('.', "-");
-    let starts_well = plain.starts_with(|first: char| first.is_ascii_lowercase());
-    if plain == name && name.len() <= LONGEST_NAME && starts_well {
-        return plain;
-    }
-    let hash = format!("{:08x}", FixedState::default().hash_one(name) & 0xffff_ffff);
-    let plain = if starts_well { plain } else { format!("g-{plain}") };
-    let kept: String = plain.chars().take(LONGEST_NAME - hash.len() - 1).collect();
-    format!("{}-{hash}", kept.trim_end_matches('-'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_are_too_long_or_have_dots_stay_apart() {
-        assert_eq!(shortened("envoy-external"), "envoy-external");
-        let long = "a".repeat(253);
-        assert_eq!(shortened(&long).len(), LONGEST_NAME);
-        assert_ne!(shortened(&long), shortened(&long[1..]));
-        assert!(shortened("a.b").starts_with("a-b-"));
-        assert!(shortened("1a").starts_with("g-1a-"));
-    }
+/// Whether a Service, as the API server has it, is one that we made or took over, to be removed.
+pub(super) fn is_ours_to_remove(service: &Value, controller: &str) -> bool {
+    let metadata = &service["metadata"];
+    let label = |key: &str| metadata["labels"][key].as_str();
+    let owned = metadata["ownerReferences"].as_array().is_some_and(|owners| {
+        owners.iter().any(|owner| {
+            owner["kind"] == "Gateway"
+                && owner["name"].as_str().map(shortened).as_deref() == label(GATEWAY_LABEL)
+        })
+    });
+    label(MANAGED_BY.0) == Some(MANAGED_BY.1)
+        && metadata["annotations"][CONTROLLER] == controller
+        && (owned || label(GATEWAY_NAMESPACE) != metadata["namespace"].as_str())
 }

@@ -14,11 +14,13 @@ use super::class::class;
 use super::keeper::Keeper;
 use super::merge::{Shared, complaints, entries, only_counts, whole};
 use super::pace::Paces;
+use super::proxies::{is_about_ours, proxy};
 use super::publication::Publication;
+use super::trouble::Troubles;
 use crate::bindings::Served;
 use crate::compile::{GatewayReport, ListenerSetReport, PolicyReport, RouteReport, class_parameters};
 use crate::config::KubernetesSource;
-use crate::resource::{GatewayClass, ObjectRef, Record, Records, Resource};
+use crate::resource::{EnvoyProxy, GatewayClass, ObjectRef, Record, Records, Resource, observed_by};
 use foldhash::fast::FixedState;
 use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 /// Patches that are under way at once.
 const AT_ONCE: usize = 8;
@@ -42,8 +44,11 @@ const BATCH: usize = 128;
 /// Our own writes come back as news; they are looked at together.
 const ECHO: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
+const STATUS: &str = "the status";
 /// How often to ask which version of the Gateway API is installed.
 const BUNDLE_AGE: Duration = Duration::from_secs(300);
+/// The same when nobody answered.
+const BUNDLE_RETRY: Duration = Duration::from_secs(10);
 
 /// The one who writes.
 pub(super) struct Writer {
@@ -58,6 +63,8 @@ pub(super) struct Writer {
     /// What was found in order: what it should say, as a hash, and the record that says it.
     pub settled: HashMap<ObjectRef, (u64, Arc<Record>)>,
     pub paces: Paces,
+    pub troubles: Troubles,
+    /// When to ask for the version of the Gateway API, and what it was.
     pub bundle: Option<(Instant, Option<String>)>,
     /// When to look again although nothing happened.
     pub due: Option<Instant>,
@@ -70,6 +77,7 @@ enum Subject<'p> {
     Set(Rc<Judged>, &'p ListenerSetReport),
     Route(&'p RouteReport),
     Policy(&'p PolicyReport),
+    Proxy(&'p EnvoyProxy),
     /// A Gateway or a ListenerSet that was ours, and whose status says so still.
     Lost(ObjectRef),
 }
@@ -120,19 +128,19 @@ impl Writer {
     /// Writes what is not in order, or the first part of it.
     async fn round(&mut self, publication: &Publication) {
         self.ask_for_bundle().await;
-        if self.keeper.keep_services(publication).await {
-            self.look_again(RETRY);
+        if let Some(then) = self.keeper.keep_services(publication).await {
+            self.look_again(then);
         }
         let mut jobs = self.survey(publication);
         if jobs.len() > BATCH {
             jobs.truncate(BATCH);
             self.due = Some(Instant::now());
         }
-        let client = self.client.clone();
+        let (client, manager) = (self.client.clone(), self.config.field_manager());
         let written = futures::stream::iter(jobs).map(|job| {
-            let client = client.clone();
+            let (client, manager) = (client.clone(), manager.clone());
             async move {
-                let answer = patch(&client, &job).await;
+                let answer = patch(&client, &job, &manager).await;
                 (job, answer)
             }
         });
@@ -149,26 +157,26 @@ impl Writer {
                 let written = Arc::new(written);
                 self.records.put(object.clone(), written.clone());
                 self.keeper.tell(&object, &record, complaints);
+                self.troubles.over(&object, STATUS);
                 // Even if the API server understood something else: the same patch would not help.
                 self.settled.insert(object, (desired, written));
             }
-            // The news of the other change, or of the end, are on their way.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
-                self.look_again(RETRY);
+            // The news of the other change are on their way.
+            Err(kube::Error::Api(status)) if status.is_conflict() => {
+                self.look_again(Instant::now() + RETRY);
             }
             Err(kube::Error::Api(status)) if status.is_invalid() => {
                 error!("the API server does not take the status of {object}: {}", status.message);
                 self.settled.insert(object, (desired, record));
             }
             Err(error) => {
-                warn!("cannot write the status of {object}, it is tried again: {error}");
-                self.look_again(RETRY);
+                let then = self.troubles.note(&object, STATUS, &error);
+                self.look_again(then);
             }
         }
     }
 
-    fn look_again(&mut self, after: Duration) {
-        let then = Instant::now() + after;
+    fn look_again(&mut self, then: Instant) {
         self.due = Some(self.due.map_or(then, |due| due.min(then)));
     }
 
@@ -196,7 +204,8 @@ impl Writer {
             let current = current(&record);
             let patch = match desired {
                 Value::Array(ours) => {
-                    entries(&current, subject.shared(), &self.config.controller_name, ours, &now)
+                    let is_ours = |entry: &Value| self.is_ours(&subject, entry, publication);
+                    entries(&current, subject.shared(), is_ours, ours, &now)
                 }
                 status => whole(&current, status, &now),
             };
@@ -205,8 +214,10 @@ impl Writer {
                     self.settled.insert(object, (hash, record));
                 }
                 Some(patch) => {
-                    if let Some(later) = self.paces.later(&object, only_counts(&current, &patch)) {
-                        self.due = Some(self.due.map_or(later, |due| due.min(later)));
+                    let later = self.troubles.later(&object);
+                    let later = later.or_else(|| self.paces.later(&object, only_counts(&current, &patch)));
+                    if let Some(later) = later {
+                        self.look_again(later);
                         continue;
                     }
                     let complaints = complaints(&current, &patch);
@@ -234,25 +245,20 @@ impl Writer {
         }
         subjects.extend(publication.routes.iter().map(Subject::Route));
         subjects.extend(publication.policies.iter().map(Subject::Policy));
+        let proxies = publication.snapshot.envoy_proxies.iter();
+        subjects.extend(proxies.map(|entry| Subject::Proxy(&entry.object)));
         subjects.extend(self.lost(&subjects).into_iter().map(Subject::Lost));
         subjects
     }
 
-    /// What we wrote, and what is there as we wrote it, but is not ours any more: its class is another one now, or
-    /// its parent is. If somebody else has written since, it is his.
+    /// Gateways and ListenerSets whose status says still what we wrote, or another replica of ours did, and which are
+    /// not ours any more: the class is another one now, or the parent is. What somebody else has looked at since is
+    /// his.
     fn lost(&self, subjects: &[Subject<'_>]) -> Vec<ObjectRef> {
         let ours =
             subjects.iter().filter(|subject| matches!(subject, Subject::Gateway(_) | Subject::Set(..)));
         let ours: HashSet<ObjectRef> = ours.map(Subject::object).collect();
-        let lost = self.settled.iter().filter(|(object, (_, written))| {
-            ["Gateway", "ListenerSet"].contains(&&*object.kind)
-                && !ours.contains(object)
-                && self
-                    .records
-                    .get(object)
-                    .is_some_and(|now| now.uid == written.uid && now.status == written.status)
-        });
-        lost.map(|(object, _)| object.clone()).collect()
+        self.records.observed().into_iter().filter(|object| !ours.contains(object)).collect()
     }
 
     /// What a status should say: an object for one that is all ours, a list of entries for one that is shared.
@@ -276,9 +282,21 @@ impl Writer {
             Subject::Policy(report) => {
                 serde_json::to_value(super::policy(report, &self.config.controller_name).ancestors)
             }
+            Subject::Proxy(of) => {
+                serde_json::to_value(proxy(of, publication, &self.config.controller_name).ancestors)
+            }
             Subject::Lost(object) => Ok(super::unclaimed(&object.kind)),
         };
         value.expect("a status has nothing in it that JSON could not say")
+    }
+
+    /// Whether an entry of a shared list is ours.
+    fn is_ours(&self, subject: &Subject<'_>, entry: &Value, publication: &Publication) -> bool {
+        let controller = &*self.config.controller_name;
+        match subject {
+            Subject::Proxy(_) => is_about_ours(entry, publication, controller),
+            _ => entry["controllerName"] == controller,
+        }
     }
 
     fn judged(&self, publication: &Publication, served: &Served, report: &GatewayReport) -> Judged {
@@ -287,6 +305,7 @@ impl Writer {
     }
 
     fn forget_gone(&mut self, publication: &Publication) {
+        self.troubles.retain(|object| self.records.get(object).is_some());
         if self.settled.len() > 2 * publication.snapshot.len() {
             self.settled.retain(|object, _| self.records.get(object).is_some());
             self.paces.retain(|object| self.settled.contains_key(object));
@@ -295,7 +314,7 @@ impl Writer {
 
     /// Finds out which version of the Gateway API is installed, where that may be asked.
     async fn ask_for_bundle(&mut self) {
-        if self.bundle.as_ref().is_some_and(|(asked, _)| asked.elapsed() < BUNDLE_AGE) {
+        if self.bundle.as_ref().is_some_and(|(due, _)| *due > Instant::now()) {
             return;
         }
         let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
@@ -303,17 +322,19 @@ impl Writer {
             self.client.clone(),
             &ApiResource::from_gvk(&kind),
         );
-        let version = match api.get("gatewayclasses.gateway.networking.k8s.io").await {
-            Ok(found) => found
-                .metadata
-                .annotations
-                .and_then(|annotations| annotations.get("gateway.networking.k8s.io/bundle-version").cloned()),
+        let (pause, version) = match api.get("gatewayclasses.gateway.networking.k8s.io").await {
+            Ok(found) => {
+                let annotations = found.metadata.annotations.unwrap_or_default();
+                (BUNDLE_AGE, annotations.get("gateway.networking.k8s.io/bundle-version").cloned())
+            }
             Err(error) => {
                 debug!("cannot ask for the version of the Gateway API: {error}");
-                None
+                let is_final = matches!(&error, kube::Error::Api(status) if status.code < 500);
+                let known = self.bundle.take().and_then(|(_, version)| version);
+                (if is_final { BUNDLE_AGE } else { BUNDLE_RETRY }, known)
             }
         };
-        self.bundle = Some((Instant::now(), version));
+        self.bundle = Some((Instant::now() + pause, version));
     }
 }
 
@@ -321,6 +342,7 @@ impl Subject<'_> {
     fn object(&self) -> ObjectRef {
         match self {
             Self::Class(class) => class.reference(),
+            Self::Proxy(proxy) => proxy.reference(),
             Self::Gateway(judged) => ObjectRef {
                 kind: "Gateway".to_owned(),
                 namespace: judged.report.namespace.clone(),
@@ -344,7 +366,7 @@ impl Subject<'_> {
     /// The list in which other controllers have entries, too.
     fn shared(&self) -> Shared {
         match self {
-            Self::Policy(_) => Shared::Ancestors,
+            Self::Policy(_) | Self::Proxy(_) => Shared::Ancestors,
             Self::Class(_) | Self::Gateway(_) | Self::Set(..) | Self::Route(_) | Self::Lost(_) => {
                 Shared::Parents
             }
@@ -369,7 +391,7 @@ fn current(record: &Record) -> Value {
     record.status.as_ref().and_then(|status| serde_json::from_str(status).ok()).unwrap_or_default()
 }
 
-async fn patch(client: &Client, job: &Job) -> kube::Result<Record> {
+async fn patch(client: &Client, job: &Job, manager: &str) -> kube::Result<Record> {
     let Job { object, record, patch, .. } = job;
     let (group, version) = record.api_version.split_once('/').unwrap_or(("", &record.api_version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &object.kind));
@@ -378,12 +400,15 @@ async fn patch(client: &Client, job: &Job) -> kube::Result<Record> {
         namespace => Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource),
     };
     let patch = json!({ "metadata": { "resourceVersion": &*record.resource_version }, "status": patch });
-    let written = api.patch_status(&object.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    let written = api.patch_status(&object.name, &parameters, &Patch::Merge(&patch)).await?;
+    let writes = serde_json::to_value(&written.metadata.managed_fields).unwrap_or_default();
     Ok(Record {
         api_version: record.api_version.clone(),
         uid: written.metadata.uid.unwrap_or_default().into(),
         resource_version: written.metadata.resource_version.unwrap_or_default().into(),
         generation: written.metadata.generation,
         status: written.data.get("status").map(|status| status.to_string().into()),
+        observed: observed_by(&object.kind, &writes, manager),
     })
 }

@@ -3,7 +3,11 @@
 #![allow(dead_code, reason = "the benchmark uses a part of it")]
 
 use crate::harness::{PATIENCE, eventually};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustix::process::{Pid, Signal, kill_process};
@@ -128,6 +132,18 @@ impl Place {
         place
     }
 
+    /// A class of another controller.
+    pub async fn class_of_somebody_else(&self) -> String {
+        let name = format!("{}-theirs", self.class);
+        let spec = json!({ "controllerName": "example.com/other" });
+        self.apply(&json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+            "metadata": { "name": name }, "spec": spec,
+        }))
+        .await;
+        name
+    }
+
     fn api(&self, object: &Value) -> Api<DynamicObject> {
         let (group, version) = match object["apiVersion"].as_str().expect("an apiVersion").split_once('/') {
             Some((group, version)) => (group, version),
@@ -166,6 +182,41 @@ impl Place {
         self.api(object).patch_status(name, &PatchParams::default(), &patch).await.expect("a status");
     }
 
+    /// A kubeconfig of the service account `trigate` of this place, who may do what the documents grant.
+    pub async fn service_account(&self, file: &Path, documents: &[Value]) {
+        let name = json!({ "name": "trigate", "namespace": self.namespace });
+        self.apply(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": name })).await;
+        for document in documents {
+            let mut document = document.clone();
+            let kind = document["kind"].as_str().unwrap_or_default().to_owned();
+            match kind.as_str() {
+                "Role" | "RoleBinding" => document["metadata"]["namespace"] = self.namespace.clone().into(),
+                // They have no namespace, and other tests have others.
+                "ClusterRole" | "ClusterRoleBinding" => {
+                    document["metadata"]["name"] = format!("trigate-{}", self.namespace).into();
+                }
+                _ => continue,
+            }
+            if kind.ends_with("Binding") {
+                document["subjects"][0]["namespace"] = self.namespace.clone().into();
+                if kind == "ClusterRoleBinding" {
+                    document["roleRef"]["name"] = format!("trigate-{}", self.namespace).into();
+                }
+            }
+            self.apply(&document).await;
+        }
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &self.namespace);
+        let request = TokenRequest::default();
+        let token = accounts.create_token_request("trigate", &PostParams::default(), &request).await;
+        let token = token.expect("a token").status.expect("it is made").token;
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("it can be read");
+        let mut config: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+        for user in config["users"].as_array_mut().expect("there are users") {
+            user["user"] = json!({ "token": token });
+        }
+        std::fs::write(file, config.to_string()).expect("the folder is ours");
+    }
+
     /// Removes an object.
     pub async fn delete(&self, object: &Value) {
         let name = object["metadata"]["name"].as_str().expect("a name");
@@ -177,6 +228,20 @@ impl Place {
         let name = object["metadata"]["name"].as_str().expect("a name");
         let found = self.api(object).get_opt(name).await.expect("the API server answers");
         found.map(|found| serde_json::to_value(found).expect("it came as JSON"))
+    }
+
+    /// What `kubectl get` shows of a Gateway, by column.
+    pub async fn row(&self, gateway: &Value) -> Value {
+        let name = gateway["metadata"]["name"].as_str().expect("a name");
+        let path =
+            format!("/apis/gateway.networking.k8s.io/v1/namespaces/{}/gateways/{name}", self.namespace);
+        let request = http::Request::get(path)
+            .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+            .body(Vec::new());
+        let table: Value = self.client.request(request.expect("a request")).await.expect("a table");
+        let columns = table["columnDefinitions"].as_array().expect("columns").iter();
+        let cells = table["rows"][0]["cells"].as_array().expect("a row").iter().cloned();
+        columns.map(|column| column["name"].as_str().expect("a name").to_owned()).zip(cells).collect()
     }
 
     /// Waits until an object looks as it should.

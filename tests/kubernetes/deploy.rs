@@ -164,17 +164,26 @@ async fn the_chart_is_what_the_api_server_takes() {
     }
 }
 
+/// What the manifests grant, to be changed by a test.
+pub fn roles() -> Vec<Value> {
+    manifests()
+        .into_iter()
+        .filter(|document| document["kind"].as_str().is_some_and(is_about_rights))
+        .collect()
+}
+
+fn is_about_rights(kind: &str) -> bool {
+    ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"].contains(&kind)
+}
+
 #[tokio::test]
-async fn the_roles_grant_all_that_is_needed() {
+async fn the_roles_grant_the_service_account_all_that_is_needed() {
     let Some(place) = Place::shared().await else { return };
     let _upstream = with_app(&place).await;
-    grant(&place).await;
     let builder = trigate(&place);
-    let kubeconfig = fs::read_to_string(&place.kubeconfig).expect("it can be read");
     let own = builder.path("kubeconfig");
-    fs::write(&own, kubeconfig.replace("current-context: admin", "current-context: trigate"))
-        .expect("the folder is ours");
-    let trigate = builder
+    place.service_account(&own, &roles()).await;
+    let mut trigate = builder
         .set("source.kubernetes.kubeconfig", own.display().to_string())
         .set("source.kubernetes.service.type", "ClusterIP")
         .start()
@@ -185,32 +194,104 @@ async fn the_roles_grant_all_that_is_needed() {
         |found: &Value| verdict(&found["status"]["parents"][0]["conditions"], "Accepted") == "True/Accepted";
     place.until(&route, "it is accepted", accepted).await;
     trigate.until_status(trigate.external.http, "app.test", "/", 200).await;
+    let mut gateway = place.gateway("external");
+    gateway["spec"]["allowedListeners"] = json!({ "namespaces": { "from": "Same" } });
+    gateway["spec"]["listeners"] = json!([
+        { "name": "http", "port": 80, "protocol": "HTTP" },
+        { "name": "tls", "port": 8443, "protocol": "TLS", "tls": { "mode": "Passthrough" } },
+        { "name": "tcp", "port": 8001, "protocol": "TCP" },
+        { "name": "udp", "port": 8002, "protocol": "UDP" },
+        { "name": "https", "port": 443, "protocol": "HTTPS", "tls": { "certificateRefs": [{ "name": "none" }] } },
+    ]);
+    place.apply(&gateway).await;
     let programmed =
         |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
-    place.until(&place.gateway("external"), "its Service has an address", programmed).await;
+    place.until(&gateway, "its Service has an address", programmed).await;
+    let of_kind = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+            "metadata": { "name": kind.to_lowercase(), "namespace": place.namespace }, "spec": spec,
+        })
+    };
+    let parents = json!([{ "name": "external" }]);
+    let rules = json!([{ "backendRefs": [{ "name": "app", "port": 80 }] }]);
+    for kind in ["GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"] {
+        let mut object = of_kind(kind, json!({ "parentRefs": parents, "rules": rules }));
+        if kind == "TLSRoute" {
+            object["spec"]["hostnames"] = json!(["tls.test"]);
+        }
+        place.apply(&object).await;
+        place.until(&object, kind, |found| !found["status"]["parents"][0].is_null()).await;
+    }
+    let listeners = json!([{ "name": "more", "port": 80, "protocol": "HTTP", "hostname": "more.test" }]);
+    let set = of_kind("ListenerSet", json!({ "parentRef": { "name": "external" }, "listeners": listeners }));
+    place.apply(&set).await;
+    place.until(&set, "the set is programmed", programmed).await;
+    let policy = of_kind(
+        "BackendTLSPolicy",
+        json!({
+            "targetRefs": [{ "group": "", "kind": "Service", "name": "app" }],
+            "validation": { "hostname": "app.test", "wellKnownCACertificates": "System" },
+        }),
+    );
+    place.apply(&policy).await;
+    place.until(&policy, "the policy is told", |found| !found["status"]["ancestors"][0].is_null()).await;
     route["spec"]["rules"][0]["backendRefs"][0]["name"] = "missing".into();
     place.apply(&route).await;
     let events =
         kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(place.client.clone(), &place.namespace);
     let told = || async { events.list(&kube::api::ListParams::default()).await.ok()?.items.pop() };
     eventually("an Event", told).await;
+    // A Gateway that becomes somebody else's loses its Service.
+    let theirs = place.class_of_somebody_else().await;
+    gateway["spec"]["gatewayClassName"] = theirs.into();
+    place.apply(&gateway).await;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "external", "namespace": place.namespace },
+    });
+    let gone = || async { place.get(&service).await.is_none().then_some(()) };
+    eventually("the Service is gone", gone).await;
+    trigate.terminate();
+    trigate.ended(std::time::Duration::from_secs(15)).await;
     let log = trigate.log();
     assert!(!log.contains("forbidden"), "{log}");
 }
 
-/// Gives the user `trigate` the roles of the manifests.
-async fn grant(place: &Place) {
-    let subjects = json!([{ "kind": "User", "name": "trigate", "apiGroup": "rbac.authorization.k8s.io" }]);
-    for mut document in manifests() {
-        let kind = document["kind"].as_str().unwrap_or_default().to_owned();
-        match kind.as_str() {
-            "Role" | "RoleBinding" => document["metadata"]["namespace"] = place.namespace.clone().into(),
-            "ClusterRole" | "ClusterRoleBinding" => {}
-            _ => continue,
+#[tokio::test]
+async fn rights_that_are_missing_are_told_and_all_else_is_served_and_written() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let mut fewer = roles();
+    let rules = fewer.iter_mut().filter_map(|document| document.get_mut("rules")?.as_array_mut());
+    for rule in rules.flatten() {
+        if let Some(resources) = rule["resources"].as_array_mut() {
+            resources.retain(|resource| resource != "udproutes" && resource != "httproutes/status");
         }
-        if kind.ends_with("Binding") {
-            document["subjects"] = subjects.clone();
-        }
-        place.apply(&document).await;
+    }
+    let builder = trigate(&place);
+    let own = builder.path("kubeconfig");
+    place.service_account(&own, &fewer).await;
+    let mut routes = Vec::new();
+    for number in 0..8 {
+        let route = place.route(&format!("app-{number}"), "external", &format!("app-{number}.test"));
+        place.apply(&route).await;
+        routes.push(route);
+    }
+    let trigate = builder.set("source.kubernetes.kubeconfig", own.display().to_string()).start().await;
+    trigate.until_status(trigate.external.http, "app-0.test", "/", 200).await;
+    let programmed =
+        |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
+    place.until(&place.gateway("external"), "other statuses are written", programmed).await;
+    let told = || async { trigate.log().contains("cannot write the status").then_some(()) };
+    eventually("it is told", told).await;
+    let log = trigate.log();
+    assert!(log.contains("UDPRoute may not be read, so all else is served without it"), "{log}");
+    assert!(log.contains("udproutes") && log.contains("ClusterRole"), "{log}");
+    assert!((1..=3).contains(&log.matches("cannot write the status").count()), "{log}");
+    place.service_account(&own, &roles()).await;
+    let accepted =
+        |found: &Value| verdict(&found["status"]["parents"][0]["conditions"], "Accepted") == "True/Accepted";
+    for route in &routes {
+        place.until(route, "it is written when it may be", accepted).await;
     }
 }

@@ -87,7 +87,10 @@ async fn the_service_of_a_gateway_is_adopted_and_its_address_reported() {
         "type": "LoadBalancer", "selector": { "app.kubernetes.io/name": "envoy" },
         "ports": [{ "name": "http", "port": 80, "targetPort": 10080, "protocol": "TCP" }],
     });
+    old["metadata"]["labels"]["theirs"] = json!("x");
+    old["metadata"]["annotations"] = json!({ "example.com/theirs": "x" });
     let before = place.apply(&old).await;
+    let before = serde_json::to_value(before).expect("it came as JSON");
     let mut gateway = place.gateway("external");
     gateway["spec"]["infrastructure"] = json!({
         "labels": { "team": "home" }, "annotations": { "lbipam.cilium.io/ips": "192.0.2.9" },
@@ -101,7 +104,11 @@ async fn the_service_of_a_gateway_is_adopted_and_its_address_reported() {
         .await;
     let adopted = |found: &Value| found["spec"]["selector"] == json!({ "app": "trigate" });
     let found = place.until(&old, "it is adopted", adopted).await;
-    assert_eq!(found["metadata"]["uid"].as_str(), before.metadata.uid.as_deref());
+    for kept in ["/metadata/uid", "/spec/clusterIP", "/spec/ports/0/nodePort"] {
+        assert!(found.pointer(kept).is_some_and(|value| before.pointer(kept) == Some(value)), "{kept}");
+    }
+    assert_eq!(found["metadata"]["labels"]["theirs"], "x");
+    assert_eq!(found["metadata"]["annotations"]["example.com/theirs"], "x");
     assert_eq!(found["metadata"]["annotations"]["lbipam.cilium.io/ips"], "192.0.2.9");
     assert_eq!(found["metadata"]["labels"]["team"], "home");
     assert_eq!(found["spec"]["ports"][0]["targetPort"], trigate.external.http.port());
@@ -116,14 +123,76 @@ async fn the_service_of_a_gateway_is_adopted_and_its_address_reported() {
         { "type": "IPAddress", "value": "100.64.0.9" }, { "type": "Hostname", "value": "external.example.ts.net" },
     ]);
     assert_eq!(found["status"]["addresses"], addresses);
-    // An annotation that is no longer wished for goes.
-    gateway["spec"]["infrastructure"] = json!({ "labels": { "team": "home" } });
+    // What is no longer wished for goes.
+    gateway["spec"]["infrastructure"] = json!({ "labels": { "floor": "2" } });
     place.apply(&gateway).await;
-    place
-        .until(&old, "the annotation is gone", |found| {
-            found["metadata"]["annotations"]["lbipam.cilium.io/ips"].is_null()
-        })
+    let changed = |found: &Value| {
+        let Value::Object(_) = found["metadata"]["labels"] else { return false };
+        found["metadata"]["annotations"]["lbipam.cilium.io/ips"].is_null()
+            && found["metadata"]["labels"]["team"].is_null()
+            && found["metadata"]["labels"]["floor"] == "2"
+            && found["metadata"]["labels"]["theirs"] == "x"
+    };
+    place.until(&old, "the annotation and the label are gone", changed).await;
+}
+
+#[tokio::test]
+async fn a_further_gateway_has_ports_of_the_range_until_it_is_deleted() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let _trigate = trigate(&place)
+        .set("source.kubernetes.addresses.ports", "42100-42199")
+        .set("source.kubernetes.service.type", "LoadBalancer")
+        .start()
         .await;
+    let gateway = place.gateway("more");
+    place.apply(&gateway).await;
+    place.apply(&place.route("more", "more", "more.test")).await;
+    let made = place.until(&service(&place, "more"), "it has a Service", |_| true).await;
+    let target = made["spec"]["ports"][0]["targetPort"].as_u64().expect("a number");
+    assert!((42100..=42199).contains(&target), "{made:#}");
+    let address: SocketAddr = format!("127.0.0.1:{target}").parse().expect("an address");
+    let served = || async {
+        let answer =
+            Client::try_http1(address).await.ok()?.try_send(Ask::get("more.test", "/")).await.ok()?;
+        (answer.status == 200).then_some(())
+    };
+    eventually("it is served", served).await;
+    let ingress = json!([{ "hostname": "more.example.ts.net" }]);
+    place.patch_status(&made, &json!({ "loadBalancer": { "ingress": ingress } })).await;
+    let found = place.until(&gateway, "it is programmed", programmed).await;
+    let address_of = json!([{ "type": "Hostname", "value": "more.example.ts.net" }]);
+    assert_eq!(found["status"]["addresses"], address_of);
+    place.delete(&gateway).await;
+    let closed = || async { Client::try_http1(address).await.err().map(|_| ()) };
+    eventually("its socket is closed", closed).await;
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_become_what_is_wished_is_told() {
+    let Some(place) = Place::shared().await else { return };
+    let gateway = place.gateway("external");
+    place.apply(&gateway).await;
+    let with_class = |class: &str| {
+        trigate(&place)
+            .set("source.kubernetes.service.type", "LoadBalancer")
+            .set("source.kubernetes.service.load_balancer_class", class)
+    };
+    let mut first = with_class("example.com/one").start().await;
+    place.until(&service(&place, "external"), "it has a Service", |_| true).await;
+    first.terminate();
+    first.ended(std::time::Duration::from_secs(15)).await;
+    let _second = with_class("example.com/two").start().await;
+    let events =
+        kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(place.client.clone(), &place.namespace);
+    let told = || async {
+        let found = events.list(&kube::api::ListParams::default()).await.ok()?.items;
+        found.into_iter().find(|event| event.reason.as_deref() == Some("ServiceFixed"))
+    };
+    let (event, _) = eventually("an Event", told).await;
+    assert!(event.note.is_some_and(|note| note.contains("example.com/two")));
+    let kept = place.get(&service(&place, "external")).await.expect("it is there");
+    assert_eq!(kept["spec"]["loadBalancerClass"], "example.com/one");
 }
 
 #[tokio::test]

@@ -92,6 +92,14 @@ async fn an_envoy_proxy_says_what_the_service_is_like_and_how_long_a_drain_takes
             && found["metadata"]["annotations"]["tailscale.com/hostname"] == "gateway"
     };
     place.until(&service(&place, "front"), "the Service is as it was asked for", made).await;
+    let told = |found: &Value| {
+        let ancestor = &found["status"]["ancestors"][0];
+        ancestor["ancestorRef"]["kind"] == "Gateway"
+            && ancestor["ancestorRef"]["name"] == "external"
+            && found["status"]["ancestors"].as_array().map(Vec::len) == Some(1)
+            && verdict(&ancestor["conditions"], "Accepted") == "True/Accepted"
+    };
+    place.until(&proxy(&place, &asked), "the EnvoyProxy says who uses it", told).await;
     let unread = trigate.log();
     assert!(unread.contains("spec.logging"), "what is not read of it is told: {unread}");
     // What is no longer asked for goes.
@@ -143,6 +151,8 @@ async fn parameters_of_a_class_are_for_its_gateways_and_refused_when_they_are_mi
     } } } });
     apply_soon(&place, &proxy(&place, &spec)).await;
     place.until(&class, "the class is accepted", |found| accepted(found) == "True/Accepted").await;
+    let told = |found: &Value| found["status"]["ancestors"][0]["ancestorRef"]["kind"] == "GatewayClass";
+    place.until(&proxy(&place, &spec), "the EnvoyProxy says who uses it", told).await;
     let made =
         |found: &Value| found["spec"]["type"] == "NodePort" && found["metadata"]["annotations"]["a"] == "b";
     place.until(&service(&place, "external"), "the Service is as the class wants it", made).await;

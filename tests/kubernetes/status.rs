@@ -8,6 +8,18 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// A ListenerSet of the Gateway `external`.
+fn listener_set(place: &Place) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ListenerSet",
+        "metadata": { "name": "more", "namespace": place.namespace },
+        "spec": {
+            "parentRef": { "name": "external" },
+            "listeners": [{ "name": "more", "port": 80, "protocol": "HTTP", "hostname": "more.test" }],
+        },
+    })
+}
+
 #[tokio::test]
 async fn classes_and_gateways_are_accepted_with_their_generation() {
     let Some(place) = Place::shared().await else { return };
@@ -41,6 +53,9 @@ async fn classes_and_gateways_are_accepted_with_their_generation() {
     assert_eq!(names, ["http", "strange"]);
     let address = &found["status"]["addresses"][0];
     assert_eq!(address["type"], "IPAddress", "{found:#}");
+    let row = place.row(&gateway).await;
+    assert_eq!(row["Class"], place.class.as_str(), "{row}");
+    assert_eq!((&row["Address"], &row["Programmed"]), (&address["value"], &json!("True")), "{row}");
 }
 
 #[tokio::test]
@@ -158,14 +173,7 @@ async fn what_is_not_ours_any_more_does_not_say_that_it_is_served() {
     let mut gateway = place.gateway("external");
     gateway["spec"]["allowedListeners"] = json!({ "namespaces": { "from": "Same" } });
     place.apply(&gateway).await;
-    let set = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ListenerSet",
-        "metadata": { "name": "more", "namespace": place.namespace },
-        "spec": {
-            "parentRef": { "name": "external" },
-            "listeners": [{ "name": "more", "port": 80, "protocol": "HTTP", "hostname": "more.test" }],
-        },
-    });
+    let set = listener_set(&place);
     place.apply(&set).await;
     let route = place.route("app", "external", "app.test");
     place.apply(&route).await;
@@ -190,4 +198,66 @@ async fn what_is_not_ours_any_more_does_not_say_that_it_is_served() {
     assert!(began.elapsed() < Duration::from_secs(5), "after {:?}", began.elapsed());
     let closed = || async { Client::try_http1(trigate.external.http).await.err().map(|_| ()) };
     eventually("its socket is closed", closed).await;
+}
+
+#[tokio::test]
+async fn what_stopped_being_ours_while_nobody_led_is_found_at_the_start() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let theirs = place.class_of_somebody_else().await;
+    let replica = || trigate(&place).set("source.kubernetes.service.type", "ClusterIP");
+    let (mut lost, mut taken) = (place.gateway("external"), place.gateway("taken"));
+    lost["spec"]["allowedListeners"] = json!({ "namespaces": { "from": "Same" } });
+    let set = listener_set(&place);
+    let route = place.route("app", "external", "app.test");
+    for object in [&lost, &taken, &set, &route] {
+        place.apply(object).await;
+    }
+    let mut first = replica().start().await;
+    let programmed =
+        |found: &Value| verdict(&found["status"]["conditions"], "Programmed") == "True/Programmed";
+    place.until(&lost, "it is programmed", programmed).await;
+    place.until(&set, "the set is programmed", programmed).await;
+    place.until(&route, "it has a parent", |found| !found["status"]["parents"][0].is_null()).await;
+    let observed = |found: &Value| found["status"]["conditions"][0]["observedGeneration"] == 1;
+    place.until(&taken, "the other one is told, too", observed).await;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "external", "namespace": place.namespace },
+    });
+    let made = place.until(&service, "there is a Service", |_| true).await;
+    first.terminate();
+    first.ended(Duration::from_secs(15)).await;
+
+    for gateway in [&mut lost, &mut taken] {
+        gateway["spec"]["gatewayClassName"] = theirs.clone().into();
+        place.apply(gateway).await;
+    }
+    let accepted = json!({
+        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "by somebody else",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+    });
+    place.patch_status(&taken, &json!({ "conditions": [accepted] })).await;
+    // Labelled like ours, and nobody's.
+    let mut alike = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "alike", "namespace": place.namespace },
+        "spec": { "ports": [{ "port": 80 }] },
+    });
+    alike["metadata"]["labels"] = made["metadata"]["labels"].clone();
+    alike["metadata"]["annotations"] = made["metadata"]["annotations"].clone();
+    place.apply(&alike).await;
+
+    let _second = replica().start().await;
+    let pending = |found: &Value| {
+        verdict(&found["status"]["conditions"], "Programmed") == "Unknown/Pending"
+            && found["status"]["listeners"].as_array().is_none_or(Vec::is_empty)
+    };
+    place.until(&lost, "it waits for its controller", pending).await;
+    place.until(&set, "the set waits for its controller", pending).await;
+    let no_parents = |found: &Value| found["status"]["parents"].as_array().is_none_or(Vec::is_empty);
+    place.until(&route, "it has no parent", no_parents).await;
+    let gone = || async { place.get(&service).await.is_none().then_some(()) };
+    eventually("the Service is gone", gone).await;
+    assert!(place.get(&alike).await.is_some(), "a Service that is not the Gateway's stays");
+    let found = place.get(&taken).await.expect("it is there");
+    assert_eq!(found["status"]["conditions"], json!([accepted]), "what another controller wrote stays");
 }

@@ -77,7 +77,9 @@ pub(super) async fn follow_references(
         let event = match event {
             None => return,
             Some(Err(error)) => {
-                trouble.again(&error).await;
+                if trouble.again(&error).await {
+                    fetch.outlet.tell(News::Settled(0)).await;
+                }
                 continue;
             }
             Some(Ok(event)) => event,
@@ -176,7 +178,7 @@ impl Fetch {
             answered += 1;
             self.read.insert(key, version);
             if let Some(item) = item {
-                let stored = item.read(self.outlet.kind, &self.version);
+                let stored = self.outlet.read(item, &self.version);
                 self.outlet.tell(News::Applied(Box::new(stored))).await;
             }
         }

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 /// Seconds after which the API server ends a watch, which is then taken up where it was. A connection that died
@@ -21,6 +21,12 @@ pub(super) const WATCH_SECONDS: u32 = 120;
 /// Objects of one answer: enough that a list is quick, few enough that it is not held in memory.
 pub(super) const PAGE: u32 = 250;
 
+/// How long a right that is missing is waited for before the rest is served without the kind: somebody may be about
+/// to grant it.
+const GRANTING: Duration = Duration::from_secs(10);
+
+/// After so many failures in a row it is told again, every few minutes.
+const REMINDER: u32 = 32;
 /// When to look again for a kind that vanished.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -40,9 +46,16 @@ pub(super) enum News {
 pub(super) struct Outlet {
     pub kind: &'static Kind,
     pub news: mpsc::Sender<(&'static Kind, News)>,
+    /// Who writes statuses for us.
+    pub manager: Arc<str>,
 }
 
 impl Outlet {
+    /// Reads an object of the kind.
+    pub fn read(&self, item: Item, version: &str) -> Stored {
+        item.read(self.kind, version, &self.manager)
+    }
+
     /// Passes on news. Waits while the reader is busy.
     pub async fn tell(&self, news: News) {
         // The reader goes only when the process does.
@@ -99,7 +112,7 @@ async fn follow_installed(client: &Client, resource: &ApiResource, outlet: &Outl
     let mut all = Vec::new();
     let mut trouble = Trouble::of(kind);
     while let Some(event) = events.next().await {
-        let read = |item: Item| item.read(kind, &resource.version);
+        let read = |item: Item| outlet.read(item, &resource.version);
         match event {
             Ok(watcher::Event::Init) => all.clear(),
             Ok(watcher::Event::InitApply(item)) => all.push(read(item)),
@@ -116,7 +129,11 @@ async fn follow_installed(client: &Client, resource: &ApiResource, outlet: &Outl
                 outlet.tell(News::Deleted(item.key())).await;
             }
             Err(error) if is_unknown(&error) && kind.is_installed() => return,
-            Err(error) => trouble.again(&error).await,
+            Err(error) => {
+                if trouble.again(&error).await {
+                    outlet.tell(News::All(Vec::new())).await;
+                }
+            }
         }
     }
 }
@@ -144,24 +161,43 @@ fn is_unknown(error: &watcher::Error) -> bool {
 pub(super) struct Trouble {
     kind: &'static Kind,
     backoff: Backoff,
+    /// When it began.
+    since: Instant,
+    /// Whether the kind was listed, or given up.
+    is_known: bool,
 }
 
 impl Trouble {
     pub fn of(kind: &'static Kind) -> Self {
-        Self { kind, backoff: Backoff::default() }
+        Self { kind, backoff: Backoff::default(), since: Instant::now(), is_known: false }
     }
 
-    /// Notes a failure and waits until the next try.
-    pub async fn again(&mut self, error: &watcher::Error) {
-        let Self { kind, backoff } = self;
+    /// Notes a failure and waits until the next try. Whether the rest is now to be served without the kind, because
+    /// it may not be read.
+    pub async fn again(&mut self, error: &watcher::Error) -> bool {
+        let kind = self.kind.kind;
         // A list that is too old is the API's way to say that all has to be listed again.
-        if !matches!(error, watcher::Error::WatchError(status) if status.code == 410)
-            && backoff.failures() == 0
-        {
-            let kind = kind.kind;
-            warn!("the watch of {kind} failed, what is known of it is still served: {}", told(error));
+        let is_old = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+        if !is_old && self.backoff.failures().is_multiple_of(REMINDER) {
+            let meanwhile = match self.is_known {
+                true => "what is known of it is still served",
+                false => "it is waited for before anything is served",
+            };
+            warn!("the watch of {kind} failed, {meanwhile}: {}", told(error));
         }
-        sleep(backoff.next()).await;
+        let gives_up = !self.is_known
+            && !self.kind.is_vital()
+            && is_forbidden(error)
+            && self.since.elapsed() >= GRANTING;
+        if gives_up {
+            warn!(
+                "{kind} may not be read, so all else is served without it; it is tried on: {}",
+                told(error)
+            );
+            self.is_known = true;
+        }
+        sleep(self.backoff.next()).await;
+        gives_up
     }
 
     /// Notes that it works.
@@ -170,6 +206,16 @@ impl Trouble {
             info!("the watch of {} works again", self.kind.kind);
         }
         self.backoff.reset();
+        self.is_known = true;
+    }
+}
+
+/// Whether a right to read the kind is missing.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.is_forbidden(),
+        _ => false,
     }
 }
 

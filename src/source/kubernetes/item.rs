@@ -5,7 +5,10 @@
 
 use super::kinds::Kind;
 use super::references::{Wanted, references};
-use crate::resource::{Diagnostic, Object, ObjectHeader, ObjectRef, Reading, Record, Severity, read};
+use crate::resource::{
+    Diagnostic, Object, ObjectHeader, ObjectRef, Reading, Record, Severity, Standing, observed_by, read,
+    standing,
+};
 use crate::source::document::written;
 use foldhash::fast::FixedState;
 use kube::api::{ApiResource, ObjectMeta};
@@ -47,8 +50,8 @@ impl Item {
         key(&self.metadata)
     }
 
-    /// Reads the object.
-    pub fn read(self, kind: &Kind, version: &str) -> Stored {
+    /// Reads the object; `manager` is who writes statuses for us.
+    pub fn read(self, kind: &Kind, version: &str, manager: &str) -> Stored {
         let Self { metadata, text } = self;
         let key = key(&metadata);
         let named =
@@ -57,10 +60,12 @@ impl Item {
         let mut value: Value = serde_json::from_str(text.get()).unwrap_or_default();
         let status = value.as_object_mut().and_then(|object| object.remove("status"));
         let generation = value.pointer("/metadata/generation").and_then(Value::as_i64);
+        let observed = observed_by(kind.kind, &value["metadata"]["managedFields"], manager);
         strip(&mut value);
         let hash = FixedState::default().hash_one(value.to_string());
-        let wanted = references(&value, &key.0);
         let header = kind.header(version);
+        let is_read = standing(&header) == Standing::Read;
+        let wanted = if is_read { references(&value, &key.0) } else { Vec::new() };
         let (object, diagnostics) = understand(&header, value, named);
         let record = Record {
             api_version: kind.api_version(version).into(),
@@ -68,6 +73,7 @@ impl Item {
             resource_version: metadata.resource_version.unwrap_or_default().into(),
             generation,
             status: status.filter(|_| kind.carries_status()).map(|status| status.to_string().into()),
+            observed,
         };
         Stored { key, object, diagnostics, wanted, hash, record: Arc::new(record) }
     }
@@ -104,24 +110,27 @@ fn understand(header: &ObjectHeader, value: Value, named: ObjectRef) -> (Option<
             let diagnostics = found.collect();
             (Some(object), diagnostics)
         }
-        Ok(None) => (None, Vec::new()),
+        Ok(None) => {
+            let message = format!(
+                "{} objects are not served yet; everything goes on as if it were not there",
+                named.kind
+            );
+            (None, vec![whole(Severity::Warning, named, "UnsupportedKind", message)])
+        }
         Err(error) => {
             // The words of a parser may quote what it stumbled over.
             let message = match named.kind.as_str() {
                 "Secret" => "the Secret cannot be read".to_owned(),
                 _ => format!("cannot be read: {error}; what was read of it before is still served"),
             };
-            let fault = Diagnostic {
-                severity: Severity::Error,
-                object: named,
-                place: None,
-                field: String::new(),
-                reason: "Unreadable",
-                message,
-            };
-            (None, vec![fault])
+            (None, vec![whole(Severity::Error, named, "Unreadable", message)])
         }
     }
+}
+
+/// A diagnostic of an object that is not served.
+fn whole(severity: Severity, object: ObjectRef, reason: &'static str, message: String) -> Diagnostic {
+    Diagnostic { severity, object, place: None, field: String::new(), reason, message }
 }
 
 impl<'de> Deserialize<'de> for Item {

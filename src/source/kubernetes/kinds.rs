@@ -1,6 +1,6 @@
 //! The kinds that are watched, and what of each.
 
-use crate::resource::{ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, ObjectHeader, Standing, standing};
+use crate::resource::{ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, ObjectHeader};
 
 /// A kind of object with the part of it that is watched. A kind may be watched in two parts.
 #[derive(Debug)]
@@ -35,9 +35,9 @@ pub(super) enum Part {
     Referenced(&'static str),
 }
 
-/// All of them. Those that `resource` cannot read yet are passed over.
+/// All of them, those included that are not served, so that it can be said of each object.
 pub(super) fn kinds() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(|kind| standing(&kind.header(kind.versions[0])) == Standing::Read)
+    KINDS.iter()
 }
 
 const KINDS: &[Kind] = &[
@@ -110,6 +110,12 @@ impl Kind {
     /// Whether it can be missing from a cluster.
     pub fn is_installed(&self) -> bool {
         self.plural == Plural::Installed
+    }
+
+    /// Whether there is nothing to serve without it. A replica that may not read it does not start, so that those
+    /// before it go on; without any other kind the rest is served.
+    pub fn is_vital(&self) -> bool {
+        matches!(self.kind, "GatewayClass" | "Gateway" | "HTTPRoute" | "Service" | "EndpointSlice")
     }
 
     /// Whether what we find out about objects is written to their status, or read from it.

@@ -92,7 +92,8 @@ pub async fn connect(config: &KubernetesSource) -> anyhow::Result<Client> {
 
 impl Kubernetes {
     /// Starts to watch, with these Secrets among what is read. Must be called within a runtime.
-    pub fn start(client: &Client, secrets: &[ObjectName]) -> Self {
+    pub fn start(client: &Client, config: &KubernetesSource, secrets: &[ObjectName]) -> Self {
+        let manager: Arc<str> = config.field_manager().into();
         let records = Records::default();
         let (sender, news) = mpsc::channel(BACKLOG);
         let (installed, found) = watch::channel(None::<Arc<Installed>>);
@@ -102,7 +103,7 @@ impl Kubernetes {
         let mut tasks = JoinSet::new();
         tasks.spawn(discover(client.clone(), installed, discovered.again.clone()));
         for kind in kinds() {
-            let outlet = Outlet { kind, news: sender.clone() };
+            let outlet = Outlet { kind, news: sender.clone(), manager: manager.clone() };
             let (client, discovered) = (client.clone(), discovered.clone());
             match kind.part {
                 Part::Referenced(_) => {
