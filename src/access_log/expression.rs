@@ -10,6 +10,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 use cel::{Context, Env, Program};
 use http::HeaderName;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 /// An expression may have so many bytes.
@@ -115,11 +116,29 @@ impl Expression {
 
     /// Whether it holds. One that comes to no truth does not, as with Envoy: it asks for what is not there.
     pub fn holds(&self, record: &Record) -> bool {
+        matches!(self.result(record), Some(cel::Value::Bool(true)))
+    }
+
+    /// What it comes to, as `%CEL(…)%` writes it.
+    pub fn text(&self, record: &Record) -> Option<String> {
+        Some(match self.result(record)? {
+            cel::Value::String(text) => text.to_string(),
+            cel::Value::Int(number) => number.to_string(),
+            cel::Value::UInt(number) => number.to_string(),
+            cel::Value::Float(number) => number.to_string(),
+            cel::Value::Bool(truth) => truth.to_string(),
+            _ => return None,
+        })
+    }
+
+    fn result(&self, record: &Record) -> Option<cel::Value> {
         let mut context = Context::with_env(Arc::clone(&STANDARD));
         for (root, attributes) in self.asked.values(record) {
             context.add_variable_from_value(root, attributes);
         }
-        matches!(self.program.execute(&context), Ok(cel::Value::Bool(true)))
+        // What a client sends must not end the log, should the interpreter ever not be up to it.
+        let executing = AssertUnwindSafe(|| self.program.execute(&context).ok());
+        catch_unwind(executing).ok().flatten()
     }
 
     /// The fields that it reads, in this order: of requests, of responses, of trailers.
@@ -294,6 +313,8 @@ fn fields_of(expression: &Expr) -> Option<&'static (&'static str, &'static str, 
 fn value(operator: &Operator, record: &Record) -> Option<cel::Value> {
     match render::value(operator, record) {
         Value::Absent => None,
+        // A client that went away got none.
+        Value::Number(0) if *operator == Operator::ResponseCode => None,
         Value::Number(number) => Some(i64::try_from(number).unwrap_or(i64::MAX).into()),
         Value::Text(text) => Some(String::from_utf8_lossy(&text).into_owned().into()),
     }

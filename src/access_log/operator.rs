@@ -1,5 +1,6 @@
 //! Envoy's command operators: `%REQ(X?Y):Z%` and their kin, read once.
 
+use super::expression::Expression;
 use super::names::{BLANK, PLAIN};
 use http::HeaderName;
 use jiff::fmt::strtime::BrokenDownTime;
@@ -64,6 +65,7 @@ pub enum Operator {
     SpanId,
     Gateway,
     Hostname,
+    Cel(Expression),
     /// Known before: a variable of the environment.
     Fixed(Box<str>),
     /// What is never there.
@@ -165,6 +167,7 @@ impl Operator {
             ("ENVIRONMENT", Some(name)) => {
                 Ok(Self::Fixed(std::env::var(name).unwrap_or_else(|_| "-".to_owned()).into()))
             }
+            ("CEL", Some(expression)) => Expression::parse(expression).map(Self::Cel),
             (name, _) if BLANK.contains(&name) => Ok(Self::Blank(text.into())),
             (name, argument) => plain(name, argument.unwrap_or_default()),
         }
@@ -195,6 +198,7 @@ impl Operator {
             }
             Self::Response(first, second) => [none(), both(first, second), none()],
             Self::Trailer(first, second) => [none(), none(), both(first, second)],
+            Self::Cel(expression) => expression.reads(),
             Self::GrpcStatus(_) => [none(), status(), status()],
             _ => [none(), none(), none()],
         }

@@ -121,8 +121,8 @@ pub struct Flags(u32);
 /// One of Envoy's response flags (`CoreResponseFlag`), in the order in which several are printed: Envoy prints them as
 /// they were set, and that no try is left is known before what became of the last one.
 ///
-/// Conditions of logs may name all of them, and some are never set. `RL`, `DI` and `FI` are those of policies and `OM`
-/// that of overload, which are not here; a cluster that a rule names always exists, so there is no `NC`; a stream that
+/// Conditions of logs may name all of them, and some are never set. `UO`, `RL`, `DI` and `FI` are those of policies and
+/// `OM` that of overload, which are not here; a cluster that a rule names always exists, so there is no `NC`; a stream that
 /// we reset has a flag that says why, and none of them is `LR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flag {

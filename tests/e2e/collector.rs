@@ -164,6 +164,7 @@ async fn lines_of_the_log_reach_a_collector_over_both_protocols() {
         assert_eq!(attribute(&records[0].attributes, "x-envoy-origin-path"), "/a");
         assert_eq!(attribute(&records[0].attributes, "requested_server_name"), "-");
         assert!(records[0].time_unix_nano > 0);
+        assert!(records[0].observed_time_unix_nano >= records[0].time_unix_nano);
         let resource = told.logs.lock().expect("nobody panics with it")[0].resource_logs[0].resource.clone();
         assert_eq!(attribute(&resource.expect("a resource").attributes, "service.name"), "trigate");
         assert_eq!(told.tokens.lock().expect("nobody panics with it")[0], "Bearer token");

@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What both are asked to write, but for times and for what each has of its own.
-const FIELDS: [(&str, &str); 26] = [
+const FIELDS: [(&str, &str); 27] = [
     ("agent", "%REQ(USER-AGENT):5%"),
     ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
     ("authority", "%REQ(:AUTHORITY)%"),
+    ("cel", "%CEL(request.method)% %CEL(response.code + 1)% %CEL('x-no' in request.headers)%"),
     ("code", "%RESPONSE_CODE%"),
     ("cluster_known", "%REQ(X-NO?X-NEITHER)%"),
     ("details", "%RESPONSE_CODE_DETAILS%"),
@@ -53,7 +54,7 @@ const FIELDS: [(&str, &str); 26] = [
 ];
 
 /// What is meant to differ.
-const MEANT: [(&str, &str); 7] = [
+const MEANT: [(&str, &str); 8] = [
     // trigate writes down the path that was asked for, which is what one looks for.
     ("escaped slash", "path"),
     ("escaped slash", "path_alone"),
@@ -61,6 +62,7 @@ const MEANT: [(&str, &str); 7] = [
     ("underscore", "details"),
     ("two lengths", "details"),
     // Of a head that is refused by its framing or fields, nothing counts as read.
+    ("no host", "cel"),
     ("no host", "path"),
     ("no host", "path_alone"),
     ("no host", "request"),

@@ -30,6 +30,8 @@ pub struct ScopeLogs {
 pub struct LogRecord {
     #[prost(fixed64, tag = "1")]
     pub time_unix_nano: u64,
+    #[prost(fixed64, tag = "11")]
+    pub observed_time_unix_nano: u64,
     #[prost(message, optional, tag = "5")]
     pub body: Option<AnyValue>,
     #[prost(message, repeated, tag = "6")]
@@ -168,6 +170,7 @@ impl LogRecord {
         let trace = record.trace;
         Self {
             time_unix_nano: nanoseconds(record.started, Duration::ZERO),
+            observed_time_unix_nano: nanoseconds(record.started, record.duration),
             body,
             attributes,
             flags: u32::from(trace.is_some_and(|trace| trace.sampled)),
