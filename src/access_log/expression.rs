@@ -6,9 +6,10 @@
 use super::operator::Operator;
 use super::record::Record;
 use super::render::{self, Value};
+use crate::reply::grpc_status;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, operators};
 use cel::{Context, Env, Program};
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -167,7 +168,7 @@ impl Asked {
         for (&(root, name), operator) in &self.attributes {
             // A root whose attributes are all absent is there all the same.
             let attributes = values.entry(root).or_default();
-            attributes.extend(value(operator, record).map(|value| (name, value)));
+            attributes.extend(attribute(root, name, operator, record).map(|value| (name, value)));
         }
         for (&(root, name), fields) in &self.fields {
             let found =
@@ -310,11 +311,30 @@ fn fields_of(expression: &Expr) -> Option<&'static (&'static str, &'static str, 
     FIELDS.iter().find(|(r, name, _)| r == root && name == field)
 }
 
+/// An attribute; some are there where the operator says nothing, or are not where it says zero.
+fn attribute(root: &str, name: &str, operator: &Operator, record: &Record) -> Option<cel::Value> {
+    let status = StatusCode::from_u16(record.status).ok();
+    match (root, name) {
+        // A client that went away got none.
+        ("response", "code") if status.is_none() => None,
+        // That of a response that is no gRPC's is made of its status.
+        ("response", "grpc_status") => {
+            let status = record.grpc_status().or_else(|| status.map(|status| grpc_status(status).into()));
+            status.map(|status| i64::from(status).into())
+        }
+        ("request", "query") => record.path.as_ref().map(|path| path.query().unwrap_or_default().into()),
+        // Lines of logs have underscores in it.
+        ("upstream", "transport_failure_reason") => {
+            let failure = record.upstream.failure.as_deref().unwrap_or_default();
+            record.upstream.endpoint.as_ref().map(|_| failure.replace('_', " ").into())
+        }
+        _ => value(operator, record),
+    }
+}
+
 fn value(operator: &Operator, record: &Record) -> Option<cel::Value> {
     match render::value(operator, record) {
         Value::Absent => None,
-        // A client that went away got none.
-        Value::Number(0) if *operator == Operator::ResponseCode => None,
         Value::Number(number) => Some(i64::try_from(number).unwrap_or(i64::MAX).into()),
         Value::Text(text) => Some(String::from_utf8_lossy(&text).into_owned().into()),
     }

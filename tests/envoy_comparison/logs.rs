@@ -17,11 +17,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What both are asked to write, but for times and for what each has of its own.
-const FIELDS: [(&str, &str); 27] = [
+const FIELDS: [(&str, &str); 29] = [
     ("agent", "%REQ(USER-AGENT):5%"),
     ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
     ("authority", "%REQ(:AUTHORITY)%"),
     ("cel", "%CEL(request.method)% %CEL(response.code + 1)% %CEL('x-no' in request.headers)%"),
+    (
+        "cel_of_request",
+        concat!(
+            "%CEL(request.host)% %CEL(request.scheme)% %CEL(request.protocol)% %CEL(request.query)% ",
+            "%CEL(request.url_path.startsWith('/app'))% %CEL(request.headers['user-agent'].matches('^comp'))%",
+        ),
+    ),
+    (
+        "cel_of_rest",
+        concat!(
+            "%CEL(request.useragent)% %CEL(request.size > 2)% %CEL(response.code_details)% %CEL(response.headers['content-type'])% ",
+            "%CEL(upstream.request_attempt_count)% %CEL(upstream.transport_failure_reason)% %CEL(response.grpc_status)%",
+        ),
+    ),
     ("code", "%RESPONSE_CODE%"),
     ("cluster_known", "%REQ(X-NO?X-NEITHER)%"),
     ("details", "%RESPONSE_CODE_DETAILS%"),
@@ -54,15 +68,21 @@ const FIELDS: [(&str, &str); 27] = [
 ];
 
 /// What is meant to differ.
-const MEANT: [(&str, &str); 8] = [
+const MEANT: [(&str, &str); 13] = [
     // trigate writes down the path that was asked for, which is what one looks for.
     ("escaped slash", "path"),
     ("escaped slash", "path_alone"),
+    // Envoy knows no scheme of what it refuses before it looks for a route.
+    ("escaped slash", "cel_of_request"),
+    ("NUL in the path", "cel_of_request"),
     // All heads that could be read in two ways are malformed in one way.
     ("underscore", "details"),
+    ("underscore", "cel_of_rest"),
     ("two lengths", "details"),
+    ("two lengths", "cel_of_rest"),
     // Of a head that is refused by its framing or fields, nothing counts as read.
     ("no host", "cel"),
+    ("no host", "cel_of_request"),
     ("no host", "path"),
     ("no host", "path_alone"),
     ("no host", "request"),
