@@ -52,7 +52,7 @@ fn files(config: &Config, wanted: Vec<Wanted>) -> anyhow::Result<Files> {
     let ordered = wanted.into_iter().map(|Wanted { secret, names, .. }| {
         let file = ordered_folder(config).join(secret.to_string()).with_extension("pem");
         let generate = names.into_keys().collect();
-        CertificateFiles { secret, chain: file.clone(), key: file, generate }
+        CertificateFiles { secret, chain: file.clone(), key: file, ocsp: None, generate }
     });
     let pairs: Vec<_> = config.certificates.values().cloned().chain(ordered).collect();
     let mut certificates = Certificates::new(pairs.clone());

@@ -220,6 +220,9 @@ pub struct CertificateFiles {
     /// The private key of the leaf.
     #[serde(deserialize_with = "units::path")]
     pub key: PathBuf,
+    /// A response of the authority to staple (RFC 6960), DER; without it nothing is stapled.
+    #[serde(default, deserialize_with = "units::optional_path")]
+    pub ocsp: Option<PathBuf>,
     /// When neither file is there: make a development authority and a leaf for these names.
     #[serde(default)]
     pub generate: Vec<String>,
@@ -428,8 +431,9 @@ impl Config {
         let mut config = Self::parse(file, &text)?;
         // `proxy.toml` has the folder "".
         let folder = file.parent().unwrap_or(Path::new(""));
-        let certificates =
-            config.certificates.values_mut().flat_map(|files| [&mut files.chain, &mut files.key]);
+        let certificates = config.certificates.values_mut();
+        let certificates = certificates
+            .flat_map(|files| [&mut files.chain, &mut files.key].into_iter().chain(&mut files.ocsp));
         let log = Some(&mut config.access_log.path).filter(|path| !path.as_os_str().is_empty());
         let acme = config.acme.iter_mut().flat_map(Acme::paths);
         let paths = config.source.files.paths.iter_mut().chain(certificates).chain(log).chain(acme);

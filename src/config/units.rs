@@ -101,6 +101,11 @@ pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Er
     text(deserializer, "a path that is not empty", |text| (!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
+/// The same of a key that may be absent.
+pub fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    path(deserializer).map(Some)
+}
+
 impl<'de> Deserialize<'de> for ObjectName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "\"namespace/name\" of an object", |text| {

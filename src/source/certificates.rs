@@ -1,11 +1,14 @@
 //! Certificates in PEM files, as the Secrets that listeners refer to: a pair of files is one more object.
 //!
-//! A pair of which a file cannot be read keeps its last good content, as manifests do.
+//! A pair of which a file cannot be read keeps its last good content, as manifests do. So does the OCSP response
+//! beside it: its own dates say until when it is good.
 
 use super::said;
 use super::stored::Stored;
 use crate::config::{CertificateFiles, ObjectName};
 use crate::resource::{Diagnostic, Object, ObjectHeader, ObjectRef, Place, Severity, read};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,14 +29,20 @@ struct Pair {
     files: CertificateFiles,
     /// What the files held when they were last read well.
     pem: Option<(String, String)>,
+    staple: Option<Vec<u8>>,
     secret: Option<Object>,
-    fault: Option<(PathBuf, String)>,
+    fault: Option<Unread>,
+    no_staple: Option<Unread>,
 }
+
+/// A file, and why it cannot be read.
+type Unread = (PathBuf, String);
 
 impl Certificates {
     /// The certificates in these files, of which nothing is read so far.
     pub fn new(files: impl IntoIterator<Item = CertificateFiles>) -> Self {
-        let pair = |files| Pair { files, pem: None, secret: None, fault: None };
+        let pair =
+            |files| Pair { files, pem: None, staple: None, secret: None, fault: None, no_staple: None };
         Self { pairs: files.into_iter().map(pair).collect(), ordered: None }
     }
 
@@ -57,7 +66,8 @@ impl Certificates {
 
     /// The files to watch.
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        let pairs = self.pairs.iter().flat_map(|pair| [&pair.files.chain, &pair.files.key]);
+        let files = self.pairs.iter().map(|pair| &pair.files);
+        let pairs = files.flat_map(|files| [&files.chain, &files.key].into_iter().chain(&files.ocsp));
         pairs.chain(self.ordered.iter().map(|stored| &stored.folder))
     }
 
@@ -68,30 +78,49 @@ impl Certificates {
     }
 
     pub(super) fn diagnostics(&self) -> impl Iterator<Item = Diagnostic> {
-        self.pairs.iter().filter_map(|pair| {
-            let (path, fault) = pair.fault.as_ref()?;
-            let way_out = match pair.secret {
-                Some(_) => "what was read of it before is still served",
-                None => "put the files there; they are watched",
-            };
-            Some(Diagnostic {
-                severity: Severity::Error,
-                object: ObjectRef {
-                    kind: "Secret".to_owned(),
-                    namespace: pair.files.secret.namespace.clone(),
-                    name: pair.files.secret.name.clone(),
-                },
-                place: Some(start_of(path)),
-                field: String::new(),
-                reason: "Unreadable",
-                message: format!("{fault}; {way_out}"),
-            })
+        self.pairs.iter().flat_map(|pair| {
+            let pem = pair.fault.as_ref().map(|fault| {
+                let way_out = match pair.secret {
+                    Some(_) => "what was read of it before is still served",
+                    None => "put the files there; they are watched",
+                };
+                pair.diagnostic(Severity::Error, fault, way_out)
+            });
+            let staple = pair.no_staple.as_ref().map(|fault| {
+                let way_out = match pair.staple {
+                    Some(_) => "what was read of it before is still stapled, until its date",
+                    None => "nothing is stapled until it is there; it is watched",
+                };
+                pair.diagnostic(Severity::Warning, fault, way_out)
+            });
+            pem.into_iter().chain(staple)
         })
     }
 }
 
 impl Pair {
     fn look(&mut self) -> bool {
+        let stapled = self.look_at_staple();
+        let changed = self.look_at_pem();
+        if stapled {
+            self.make_secret();
+        }
+        stapled | changed
+    }
+
+    fn look_at_staple(&mut self) -> bool {
+        let Some(file) = &self.files.ocsp else { return false };
+        match read_bytes(file) {
+            Ok(staple) => {
+                let is_new = self.staple.as_ref() != Some(&staple);
+                self.staple = Some(staple);
+                self.no_staple.take().is_some() | is_new
+            }
+            Err(fault) => self.no_staple.replace(fault.clone()) != Some(fault),
+        }
+    }
+
+    fn look_at_pem(&mut self) -> bool {
         let pem = read_text(&self.files.chain).and_then(|chain| Ok((chain, read_text(&self.files.key)?)));
         match pem {
             Ok(pem) if self.pem.as_ref() == Some(&pem) => self.fault.take().is_some(),
@@ -111,10 +140,30 @@ impl Pair {
     }
 
     fn hold(&mut self, chain: String, key: String) {
-        let (header, object) = secret(&self.files.secret, &chain, &key, false);
+        self.pem = Some((chain, key));
+        self.make_secret();
+    }
+
+    fn make_secret(&mut self) {
+        let Some((chain, key)) = &self.pem else { return };
+        let (header, mut object) = secret(&self.files.secret, chain, key, false);
+        if let Some(staple) = &self.staple {
+            object["data"] = json!({ "tls.ocsp-staple": STANDARD.encode(staple) });
+        }
         let read = read(&header, object).ok().flatten();
         self.secret = read.map(|reading| reading.object);
-        self.pem = Some((chain, key));
+    }
+
+    fn diagnostic(&self, severity: Severity, (path, fault): &Unread, way_out: &str) -> Diagnostic {
+        let ObjectName { namespace, name } = self.files.secret.clone();
+        Diagnostic {
+            severity,
+            object: ObjectRef { kind: "Secret".to_owned(), namespace, name },
+            place: Some(start_of(path)),
+            field: String::new(),
+            reason: "Unreadable",
+            message: format!("{fault}; {way_out}"),
+        }
     }
 }
 
@@ -141,15 +190,20 @@ pub(super) fn secret(
     (header, object)
 }
 
-fn read_text(path: &Path) -> Result<String, (PathBuf, String)> {
+fn read_text(path: &Path) -> Result<String, Unread> {
+    let no_text = |_| (path.to_owned(), "is no PEM text; convert it with `openssl x509`".to_owned());
+    String::from_utf8(read_bytes(path)?).map_err(no_text)
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Unread> {
     let fault = |fault: String| (path.to_owned(), fault);
     match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MAX_FILE => return Err(fault("is too large for PEM".to_owned())),
-        Ok(_) => {}
-        Err(error) => return Err(fault(said(&error))),
+        Ok(metadata) if metadata.len() > MAX_FILE => {
+            Err(fault("is larger than 1 MiB, so it is another file".to_owned()))
+        }
+        Ok(_) => fs::read(path).map_err(|error| fault(said(&error))),
+        Err(error) => Err(fault(said(&error))),
     }
-    let bytes = fs::read(path).map_err(|error| fault(said(&error)))?;
-    String::from_utf8(bytes).map_err(|_| fault("is no PEM text; convert it with `openssl x509`".to_owned()))
 }
 
 fn start_of(path: &Path) -> Place {
@@ -166,6 +220,7 @@ mod tests {
             secret: crate::config::ObjectName { namespace: "network".to_owned(), name: "tls".to_owned() },
             chain: folder.join("tls.crt"),
             key: folder.join("tls.key"),
+            ocsp: None,
             generate: Vec::new(),
         }
     }

@@ -181,6 +181,52 @@ async fn a_word_of_the_authority_is_stapled_when_it_is_one_and_good() {
         .await;
 }
 
+/// The same response with a `nextUpdate` in 2020, which is the third date in it.
+fn out_of_date(mut response: Vec<u8>) -> Vec<u8> {
+    let is_date = |at: &usize| response[*at..].starts_with(b"\x18\x0f20");
+    let date = (0..response.len()).filter(is_date).nth(2).expect("OpenSSL was told to write one") + 2;
+    response[date..date + 4].copy_from_slice(b"2020");
+    response
+}
+
+#[tokio::test]
+async fn a_word_of_the_authority_comes_from_a_file_too_and_is_read_again_when_that_changes() {
+    let upstream = Upstream::echo("app").await;
+    let builder = Builder::new().without_gateways();
+    let folder = builder.path("");
+    with_ocsp(&folder);
+    let mut builder = builder;
+    for (key, value) in
+        [("secret", "network/tls"), ("chain", "leaf.crt"), ("key", "leaf.key"), ("ocsp", "tls.ocsp")]
+    {
+        builder = builder.set(&format!("certificates.home.{key}"), value);
+    }
+    let trigate = builder
+        .with(gateway("external", &[https_listener("https", 443, HOST, "tls")]))
+        .with_all(service("app", &[upstream.address]))
+        .with(route("app").on("external").host(HOST).to("app"))
+        .start()
+        .await;
+    let good = fs::read(folder.join("good.der")).expect("openssl wrote it");
+    let status = || openssl(trigate.external.https, &["-servername", HOST, "-status"]);
+    let is_stapled = || status().0.contains("OCSP Response Status: successful");
+    until_said(&trigate, "tls.ocsp:1:1): no such file or directory; nothing is stapled").await;
+    assert!(status().agreed() && !is_stapled(), "{:?}", status());
+    for (staple, words) in [
+        (good.clone(), None),
+        (out_of_date(good.clone()), Some("not stapled any more: it was good until 2020-")),
+        (good.clone(), None),
+        (fs::read(folder.join("bad.der")).expect("openssl wrote it"), Some("the certificate is not good")),
+    ] {
+        fs::write(folder.join("tls.ocsp"), staple).expect("the folder is ours");
+        eventually("the staple, or none", || async { (is_stapled() == words.is_none()).then_some(()) }).await;
+        assert!(status().agreed(), "{:?}", status());
+        if let Some(words) = words {
+            until_said(&trigate, words).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_session_ends_with_the_certificate_of_its_client() {
     let upstream = Upstream::echo("app").await;
