@@ -9,6 +9,9 @@
 //!
 //! An epoch is as long as a ticket is good at least. The context tells listeners apart that must not resume each
 //! other's sessions: those that ask for client certificates, by whom they believe.
+//!
+//! Who resumes a session of TLS 1.2 gets no new ticket: its keys stay those of the first handshake, and with a ticket
+//! for each resumption they would for ever (RFC 5246 F.1.4 wants an end after a day). TLS 1.3 agrees on new keys.
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -16,6 +19,7 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -204,9 +208,15 @@ impl Tickets {
     }
 }
 
+thread_local! {
+    /// Whether the hello that this thread reads brought a session of TLS 1.2.
+    static RESUMES: Cell<bool> = const { Cell::new(false) };
+}
+
 impl ProducesTickets for Tickets {
+    /// rustls asks it of a client of TLS 1.2 once, for the answer to the hello whose ticket it has just decrypted.
     fn enabled(&self) -> bool {
-        true
+        !RESUMES.take()
     }
 
     fn lifetime(&self) -> u32 {
@@ -218,8 +228,20 @@ impl ProducesTickets for Tickets {
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.decrypt_at(now(), ticket)
+        let session = self.decrypt_at(now(), ticket)?;
+        RESUMES.set(is_of_tls12(&session));
+        Some(session)
     }
+}
+
+/// The version stands in a session behind the server name, if there is one; a test holds that it does.
+fn is_of_tls12(session: &[u8]) -> bool {
+    let version = match session {
+        [0, version @ ..] => Some(version),
+        [_, length, rest @ ..] => rest.get(usize::from(*length)..),
+        [_] | [] => None,
+    };
+    version.is_some_and(|version| version.starts_with(&[3, 3]))
 }
 
 impl fmt::Debug for Tickets {

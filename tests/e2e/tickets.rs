@@ -109,6 +109,32 @@ async fn a_ticket_ends_with_the_keys_that_it_is_under() {
     }
 }
 
+/// How many of a client's visits in a row, a second apart, resume the session of the one before.
+async fn resumed_in_a_row(trigate: &Trigate, config: &Arc<ClientConfig>, most: usize) -> usize {
+    for resumed in 0..most {
+        sleep(Duration::from_secs(1)).await;
+        if visit(trigate, config).await == HandshakeKind::Full {
+            return resumed;
+        }
+    }
+    most
+}
+
+#[tokio::test]
+async fn a_session_of_tls_1_2_ends_however_often_it_is_resumed() {
+    let upstream = Upstream::echo("app").await;
+    let builder = Builder::new().set("session_tickets.lifetime", "3s");
+    let leaf = builder.leaf(&[HOST]);
+    let trigate = replica(builder, &secret("tls", &leaf.chain_pem, &leaf.key_pem), &upstream).start().await;
+    let [old, new] = [&rustls::version::TLS12, &rustls::version::TLS13]
+        .map(|version| Arc::new(trigate.authority.client_of_version(version)));
+    assert_eq!(visit(&trigate, &old).await, HandshakeKind::Full);
+    assert_eq!(visit(&trigate, &new).await, HandshakeKind::Full);
+    let (old, new) = tokio::join!(resumed_in_a_row(&trigate, &old, 8), resumed_in_a_row(&trigate, &new, 8));
+    assert!((2..=6).contains(&old), "keys of one handshake for {old} s");
+    assert_eq!(new, 8, "each resumption has keys of its own");
+}
+
 #[tokio::test]
 async fn without_tickets_every_handshake_is_a_whole_one() {
     let upstream = Upstream::echo("app").await;
