@@ -180,11 +180,14 @@ pub struct DnsPropagation {
     pub timeout: Duration,
     /// The servers that must have the record, in place of those that the zone names.
     pub servers: Vec<SocketAddr>,
+    /// Who is asked whether `_acme-challenge` is an alias, and for the zone's servers; `servers` without it, or the
+    /// system's without both.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 impl Default for DnsPropagation {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(120), servers: Vec::new() }
+        Self { timeout: Duration::from_secs(120), servers: Vec::new(), resolvers: Vec::new() }
     }
 }
 

@@ -34,22 +34,28 @@ struct Knot {
 
 impl Knot {
     async fn start(gateway: IpAddr) -> Self {
+        Self::serving(gateway, free(Ipv4Addr::LOCALHOST.into()), "", "").await
+    }
+
+    /// The same at this address, with more records and lesser rights.
+    async fn serving(gateway: IpAddr, address: SocketAddr, records: &str, rights: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let address = free(Ipv4Addr::LOCALHOST.into());
         let path = |name: &str| folder.path().join(name);
         let here = folder.path().display();
         let zone = format!(
-            "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 5\n@ NS ns\nns A 127.0.0.1\n* A {gateway}\n@ A {gateway}\n"
+            "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 5\n@ NS ns\nns A {}\n* A {gateway}\n@ A {gateway}\n{records}",
+            address.ip()
         );
         fs::write(path("example.test.zone"), zone).expect("the folder is ours");
         let config = format!(
-            "server:\n  rundir: {here}\n  listen: 127.0.0.1@{port}\n\
+            "server:\n  rundir: {here}\n  listen: {ip}@{port}\n\
              database:\n  storage: {here}\n\
              log:\n  - target: stderr\n    any: info\n\
              key:\n  - id: trigate\n    algorithm: hmac-sha256\n    secret: {KEY}\n\
-             acl:\n  - id: update\n    key: trigate\n    action: update\n    update-type: [TXT]\n\
+             acl:\n  - id: update\n    key: trigate\n    action: update\n    update-type: [TXT]\n{rights}\
              zone:\n  - domain: example.test\n    storage: {here}\n    file: example.test.zone\n    \
              zonefile-load: difference-no-serial\n    journal-content: all\n    acl: update\n",
+            ip = address.ip(),
             port = address.port()
         );
         fs::write(path("knot.conf"), config).expect("the folder is ours");
@@ -114,6 +120,50 @@ async fn from_an_empty_folder_a_wildcard_is_trusted_soon_by_dns_01_through_signe
 }
 
 #[tokio::test]
+async fn a_challenge_that_is_an_alias_is_proved_where_it_leads_on_the_servers_that_its_zone_names() {
+    // Name servers have a port of their own, so this one has an address of its own.
+    let server = SocketAddr::new(own_address(), 53);
+    if let Err(error) = std::net::UdpSocket::bind(server) {
+        return eprintln!("skipped: {server} cannot be bound: {error}");
+    }
+    let gateway = own_address();
+    let rights = "    update-owner: name\n    update-owner-match: sub\n    update-owner-name: [delegated]\n";
+    let knot = Knot::serving(gateway, server, "_acme-challenge CNAME all.delegated\n", rights).await;
+    let pebble = pebble_with(&knot, gateway).await;
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    fs::write(folder.path().join("key"), KEY).expect("the folder is ours");
+    let trigate = ordering(&pebble, &folder.path().join("acme"), &["*.example.test"])
+        .set("acme.challenge", "dns-01")
+        .set("acme.dns.home.rfc2136.server", server.to_string())
+        .set("acme.dns.home.rfc2136.key", "trigate")
+        .set("acme.dns.home.rfc2136.key_file", folder.path().join("key").display().to_string())
+        .set("acme.propagation.resolvers", vec![server.to_string()])
+        .start()
+        .await;
+    trusted(&Arc::new(pebble.client().await), trigate.external.https, "any.example.test").await;
+}
+
+#[tokio::test]
+async fn a_challenge_that_is_an_alias_is_proved_in_another_zone_at_cloudflare() {
+    let pebble = Arc::new(Builder::debian(own_address()).start().await);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let token = Arc::new(Mutex::new("token-1".to_owned()));
+    let (api, zone) = cloudflare("delegated.test", Arc::clone(&pebble), Arc::clone(&token)).await;
+    fs::write(folder.path().join("token"), "token-1").expect("the folder is ours");
+    let alias = json!({ "host": "_acme-challenge.example.test.", "target": "all.delegated.test." });
+    pebble.tell_dns("/set-cname", alias).await;
+    let trigate = ordering(&pebble, &folder.path().join("acme"), &["*.example.test"])
+        .set("acme.challenge", "dns-01")
+        .set("acme.dns.cf.cloudflare.api", format!("http://{api}/client/v4"))
+        .set("acme.dns.cf.cloudflare.token_file", folder.path().join("token").display().to_string())
+        .set("acme.propagation.servers", vec![pebble.dns.to_string()])
+        .start()
+        .await;
+    trusted(&Arc::new(pebble.client().await), trigate.external.https, "any.example.test").await;
+    assert_eq!(zone.lock().expect("nobody panics with it").last, "all.delegated.test");
+}
+
+#[tokio::test]
 async fn a_name_server_that_does_not_know_the_key_refuses_and_that_is_told() {
     let gateway = own_address();
     let knot = Knot::start(gateway).await;
@@ -142,14 +192,21 @@ async fn a_name_server_that_does_not_know_the_key_refuses_and_that_is_told() {
 /// What the fake of Cloudflare knows: its records, by id, and who asked without the right token.
 #[derive(Default)]
 struct Zone {
+    name: &'static str,
     records: Vec<(String, Value)>,
+    /// The name of the last record that was made.
+    last: String,
     made: usize,
     refused: usize,
 }
 
-/// Cloudflare's API for the zone `example.test`; its records are those of pebble's name server.
-async fn cloudflare(pebble: Arc<Pebble>, token: Arc<Mutex<String>>) -> (SocketAddr, Arc<Mutex<Zone>>) {
-    let zone = Arc::new(Mutex::new(Zone::default()));
+/// Cloudflare's API for a zone; its records are those of pebble's name server.
+async fn cloudflare(
+    name: &'static str,
+    pebble: Arc<Pebble>,
+    token: Arc<Mutex<String>>,
+) -> (SocketAddr, Arc<Mutex<Zone>>) {
+    let zone = Arc::new(Mutex::new(Zone { name, ..Zone::default() }));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let shared = Arc::clone(&zone);
@@ -182,16 +239,18 @@ async fn api(
     }
     let query = parts.uri.query().unwrap_or_default();
     let path = parts.uri.path();
+    let asked = format!("name={}", zone.lock().expect("nobody panics with it").name);
     let result = match (parts.method, path) {
-        (Method::GET, "/client/v4/zones") if query == "name=example.test" => json!([{ "id": "zone-1" }]),
+        (Method::GET, "/client/v4/zones") if query == asked => json!([{ "id": "zone-1" }]),
         (Method::GET, "/client/v4/zones") => json!([]),
         (Method::POST, "/client/v4/zones/zone-1/dns_records") => {
             let record: Value = serde_json::from_slice(&body).expect("JSON");
             let value = record["content"].as_str().expect("a content").trim_matches('"').to_owned();
-            let host = format!("{}.", record["name"].as_str().expect("a name"));
-            pebble.tell_dns("/set-txt", json!({ "host": host, "value": value })).await;
+            let name = record["name"].as_str().expect("a name").to_owned();
+            pebble.tell_dns("/set-txt", json!({ "host": format!("{name}."), "value": value })).await;
             let mut zone = zone.lock().expect("nobody panics with it");
             zone.made += 1;
+            zone.last = name;
             let id = format!("record-{}", zone.made);
             zone.records.push((id.clone(), record));
             json!({ "id": id })
@@ -224,7 +283,7 @@ async fn from_an_empty_folder_a_name_is_trusted_soon_by_dns_01_through_cloudflar
     let folder = tempfile::tempdir().expect("a folder for the test");
     let client = Arc::new(pebble.client().await);
     let token = Arc::new(Mutex::new("token-1".to_owned()));
-    let (api, zone) = cloudflare(Arc::clone(&pebble), Arc::clone(&token)).await;
+    let (api, zone) = cloudflare("example.test", Arc::clone(&pebble), Arc::clone(&token)).await;
     let file = folder.path().join("token");
     fs::write(&file, "wrong\n").expect("the folder is ours");
     let began = Instant::now();
@@ -256,7 +315,7 @@ async fn the_order_waits_until_the_record_is_on_the_servers_of_the_zone() {
     let pebble = Arc::new(Builder::debian(own_address()).start().await);
     let folder = tempfile::tempdir().expect("a folder for the test");
     let token = Arc::new(Mutex::new("token-1".to_owned()));
-    let (api, _zone) = cloudflare(Arc::clone(&pebble), Arc::clone(&token)).await;
+    let (api, _zone) = cloudflare("example.test", Arc::clone(&pebble), Arc::clone(&token)).await;
     fs::write(folder.path().join("token"), "token-1").expect("the folder is ours");
     // A server that has the zone and never the record.
     let stale = Knot::start(pebble.gateway).await;

@@ -3,6 +3,7 @@
 
 mod cloudflare;
 mod query;
+mod resolve;
 mod rfc2136;
 mod visible;
 
@@ -13,6 +14,7 @@ use crate::status::Publication;
 use anyhow::{Context, anyhow};
 use futures::future::join_all;
 use hickory_proto::rr::Name;
+use resolve::Resolver;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -31,7 +33,7 @@ pub struct Publishers {
 /// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
-    /// `_acme-challenge.example.com.`
+    /// `_acme-challenge.example.com.`, or what that is an alias of.
     name: Name,
     value: String,
 }
@@ -61,6 +63,7 @@ impl Publishers {
         let provider = self.acme.provider(provider);
         let (called, provider) = provider.context("no table [acme.dns.*] says who publishes its record")?;
         let name = Name::from_ascii(format!("_acme-challenge.{name}."))?;
+        let name = Resolver::new(&self.acme.propagation)?.followed(name).await?;
         let record = Record { name, value };
         let entry = Entry { publishers: self.clone(), provider: provider.clone(), record };
         // Before it is there: what a broken connection left in doubt is taken away as well.

@@ -3,18 +3,17 @@
 
 use super::Record;
 use super::query::ask;
+use super::resolve::Resolver;
 use crate::config::DnsPropagation;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use futures::future::join_all;
-use hickory_proto::rr::{Name, RData, RecordType};
-use hickory_resolver::TokioResolver;
+use hickory_proto::rr::{RData, RecordType};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How often the servers are asked.
 const AGAIN: Duration = Duration::from_secs(1);
-const DNS: u16 = 53;
 
 /// Waits until the record is on all servers.
 ///
@@ -23,9 +22,12 @@ const DNS: u16 = 53;
 pub(super) async fn everywhere(record: &Record, propagation: &DnsPropagation) -> anyhow::Result<()> {
     let end = Instant::now() + propagation.timeout;
     let servers = match &*propagation.servers {
-        [] => authoritative(&record.name).await?,
+        [] => Resolver::new(propagation)?.name_servers(&record.name).await,
         servers => servers.to_vec(),
     };
+    if servers.is_empty() {
+        bail!("no name server of {} is known; write [acme.propagation] servers", record.name);
+    }
     loop {
         let asked = join_all(servers.iter().map(|server| missing(*server, record))).await;
         let Some(missing) = asked.into_iter().flatten().next() else { return Ok(()) };
@@ -52,38 +54,4 @@ async fn missing(server: SocketAddr, record: &Record) -> Option<String> {
     };
     let found = answer.answers.iter().any(|record| is_it(&record.data));
     (!found).then(|| format!("the name server {server} has no such TXT record for {name}"))
-}
-
-/// The servers of the zone of a name, by what the system's resolver says.
-async fn authoritative(name: &Name) -> anyhow::Result<Vec<SocketAddr>> {
-    let resolver = TokioResolver::builder_tokio()?.build()?;
-    let mut zone = name.base_name();
-    while !zone.is_root() {
-        let servers = resolver.lookup(zone.clone(), RecordType::NS).await;
-        let names: Vec<Name> =
-            servers.iter().flat_map(|found| found.answers()).filter_map(name_server).collect();
-        let mut addresses = Vec::new();
-        for server in names {
-            let found = resolver.lookup_ip(server).await;
-            addresses.extend(found.iter().flat_map(|found| found.iter()).map(|ip| SocketAddr::new(ip, DNS)));
-        }
-        if !addresses.is_empty() {
-            return Ok(reachable(addresses));
-        }
-        zone = zone.base_name();
-    }
-    None.with_context(|| format!("no name server of {name} is known; write [acme.propagation] servers"))
-}
-
-fn name_server(record: &hickory_proto::rr::Record) -> Option<Name> {
-    match &record.data {
-        RData::NS(server) => Some(server.0.clone()),
-        _ => None,
-    }
-}
-
-/// Without IPv6 of our own the servers' IPv6 addresses say nothing; they are the same servers.
-fn reachable(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let ipv4: Vec<SocketAddr> = addresses.iter().copied().filter(SocketAddr::is_ipv4).collect();
-    if ipv4.is_empty() { addresses } else { ipv4 }
 }
