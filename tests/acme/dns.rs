@@ -1,27 +1,19 @@
-//! DNS-01: a real name server (Knot) that takes signed updates, and Cloudflare's API as its documentation has it.
+//! DNS-01: a real name server (Knot) that takes signed updates, and Cloudflare's API.
 
 use crate::harness::eventually;
 use crate::harness::upstream::Upstream;
 use crate::pebble::{Builder, Pebble, free};
-use crate::{handshake, order, ordering, own_address, to, trusted};
+use crate::{cloudflare, handshake, order, ordering, own_address, to, trusted};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use std::convert::Infallible;
+use serde_json::json;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 const KEY: &str = "bm90IGEgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g=";
 
@@ -148,7 +140,7 @@ async fn a_challenge_that_is_an_alias_is_proved_in_another_zone_at_cloudflare() 
     let pebble = Arc::new(Builder::debian(own_address()).start().await);
     let folder = tempfile::tempdir().expect("a folder for the test");
     let token = Arc::new(Mutex::new("token-1".to_owned()));
-    let (api, zone) = cloudflare("delegated.test", Arc::clone(&pebble), Arc::clone(&token)).await;
+    let (api, zone) = cloudflare::serve("delegated.test", Arc::clone(&pebble), Arc::clone(&token)).await;
     fs::write(folder.path().join("token"), "token-1").expect("the folder is ours");
     let alias = json!({ "host": "_acme-challenge.example.test.", "target": "all.delegated.test." });
     pebble.tell_dns("/set-cname", alias).await;
@@ -189,101 +181,13 @@ async fn a_name_server_that_does_not_know_the_key_refuses_and_that_is_told() {
     );
 }
 
-/// What the fake of Cloudflare knows: its records, by id, and who asked without the right token.
-#[derive(Default)]
-struct Zone {
-    name: &'static str,
-    records: Vec<(String, Value)>,
-    /// The name of the last record that was made.
-    last: String,
-    made: usize,
-    refused: usize,
-}
-
-/// Cloudflare's API for a zone; its records are those of pebble's name server.
-async fn cloudflare(
-    name: &'static str,
-    pebble: Arc<Pebble>,
-    token: Arc<Mutex<String>>,
-) -> (SocketAddr, Arc<Mutex<Zone>>) {
-    let zone = Arc::new(Mutex::new(Zone { name, ..Zone::default() }));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let shared = Arc::clone(&zone);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (pebble, token, zone) = (Arc::clone(&pebble), Arc::clone(&token), Arc::clone(&shared));
-            let answer = service_fn(move |request| {
-                let (pebble, token, zone) = (Arc::clone(&pebble), Arc::clone(&token), Arc::clone(&zone));
-                async move { Ok::<_, Infallible>(api(request, &pebble, &token, &zone).await) }
-            });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
-        }
-    });
-    (address, zone)
-}
-
-async fn api(
-    request: Request<Incoming>,
-    pebble: &Pebble,
-    token: &Mutex<String>,
-    zone: &Mutex<Zone>,
-) -> Response<Full<Bytes>> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await.expect("a whole request").to_bytes();
-    let bearer = format!("Bearer {}", token.lock().expect("nobody panics with it"));
-    if parts.headers.get("authorization").is_none_or(|value| value != bearer.as_str()) {
-        zone.lock().expect("nobody panics with it").refused += 1;
-        let fault = json!({ "success": false, "errors": [{ "code": 9109, "message": "Invalid access token" }], "result": null });
-        return reply(StatusCode::FORBIDDEN, &fault);
-    }
-    let query = parts.uri.query().unwrap_or_default();
-    let path = parts.uri.path();
-    let asked = format!("name={}", zone.lock().expect("nobody panics with it").name);
-    let result = match (parts.method, path) {
-        (Method::GET, "/client/v4/zones") if query == asked => json!([{ "id": "zone-1" }]),
-        (Method::GET, "/client/v4/zones") => json!([]),
-        (Method::POST, "/client/v4/zones/zone-1/dns_records") => {
-            let record: Value = serde_json::from_slice(&body).expect("JSON");
-            let value = record["content"].as_str().expect("a content").trim_matches('"').to_owned();
-            let name = record["name"].as_str().expect("a name").to_owned();
-            pebble.tell_dns("/set-txt", json!({ "host": format!("{name}."), "value": value })).await;
-            let mut zone = zone.lock().expect("nobody panics with it");
-            zone.made += 1;
-            zone.last = name;
-            let id = format!("record-{}", zone.made);
-            zone.records.push((id.clone(), record));
-            json!({ "id": id })
-        }
-        (Method::GET, "/client/v4/zones/zone-1/dns_records") => {
-            let zone = zone.lock().expect("nobody panics with it");
-            let shown =
-                zone.records.iter().map(|(id, record)| json!({ "id": id, "content": record["content"] }));
-            shown.collect()
-        }
-        (Method::DELETE, path) => {
-            let id = path.rsplit('/').next().expect("an id").to_owned();
-            zone.lock().expect("nobody panics with it").records.retain(|(other, _)| *other != id);
-            json!({ "id": id })
-        }
-        _ => return reply(StatusCode::NOT_FOUND, &json!({ "success": false, "errors": [] })),
-    };
-    reply(StatusCode::OK, &json!({ "success": true, "errors": [], "messages": [], "result": result }))
-}
-
-fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    response
-}
-
 #[tokio::test]
 async fn from_an_empty_folder_a_name_is_trusted_soon_by_dns_01_through_cloudflare() {
     let pebble = Arc::new(Builder::debian(own_address()).start().await);
     let folder = tempfile::tempdir().expect("a folder for the test");
     let client = Arc::new(pebble.client().await);
     let token = Arc::new(Mutex::new("token-1".to_owned()));
-    let (api, zone) = cloudflare("example.test", Arc::clone(&pebble), Arc::clone(&token)).await;
+    let (api, zone) = cloudflare::serve("example.test", Arc::clone(&pebble), Arc::clone(&token)).await;
     let file = folder.path().join("token");
     fs::write(&file, "wrong\n").expect("the folder is ours");
     let began = Instant::now();
@@ -315,7 +219,7 @@ async fn the_order_waits_until_the_record_is_on_the_servers_of_the_zone() {
     let pebble = Arc::new(Builder::debian(own_address()).start().await);
     let folder = tempfile::tempdir().expect("a folder for the test");
     let token = Arc::new(Mutex::new("token-1".to_owned()));
-    let (api, _zone) = cloudflare("example.test", Arc::clone(&pebble), Arc::clone(&token)).await;
+    let (api, _zone) = cloudflare::serve("example.test", Arc::clone(&pebble), Arc::clone(&token)).await;
     fs::write(folder.path().join("token"), "token-1").expect("the folder is ours");
     // A server that has the zone and never the record.
     let stale = Knot::start(pebble.gateway).await;

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod cloudflare;
 mod dns;
 mod pebble;
 mod proofs;

@@ -82,6 +82,11 @@ impl Builder {
         self
     }
 
+    /// Wants every name to be proved for every order.
+    pub fn forgetful(self) -> Self {
+        self.environment("PEBBLE_AUTHZREUSE", "0")
+    }
+
     /// Asks this name server instead of one that knows every name.
     pub fn dns(mut self, server: SocketAddr) -> Self {
         self.dns = Some(server);

@@ -41,7 +41,8 @@ async fn a_name_that_is_not_ours_is_told_everywhere_and_tried_again_and_harms_no
 
 #[tokio::test]
 async fn a_renewal_that_fails_leaves_the_certificate_in_use() {
-    let pebble = Builder::debian(own_address()).set("certificateValidityPeriod", 60.into()).start().await;
+    let pebble = Builder::debian(own_address()).set("certificateValidityPeriod", 60.into());
+    let pebble = pebble.forgetful().start().await;
     let folder = tempfile::tempdir().expect("a folder for the test");
     let client = Arc::new(pebble.client().await);
     let builder = ordering(&pebble, folder.path(), &["app.example.test"]).set("acme.renew_at_percent", 8);
@@ -54,7 +55,7 @@ async fn a_renewal_that_fails_leaves_the_certificate_in_use() {
     });
     failed.await;
     let now = handshake(&client, trigate.external.https, "app.example.test").await.expect("it is served");
-    assert!(now == first || trigate.log().matches("is there").count() > 1, "the last good one is served");
+    assert_eq!(now, first, "the last good one is served");
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! Skipped, with a word, where Go or the API server's starter is missing.
 
+#[path = "../acme/cloudflare.rs"]
+mod cloudflare;
 #[path = "../harness/mod.rs"]
 mod harness;
 #[path = "../acme/pebble.rs"]
