@@ -4,6 +4,7 @@ use super::SocketOptions;
 use super::inbound::Inbound;
 use super::places::{Place, Places};
 use super::proxy_protocol::{HeaderError, read_header};
+use super::queue::Queue;
 use super::tls_accept::{HandshakeError, greet};
 use crate::config::ProxyProtocol;
 use crate::l4;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -73,10 +74,10 @@ where
     S: AsyncFn(Wire, Connection, watch::Receiver<bool>) + 'static,
 {
     /// Accepts connections until `stop` says so or is dropped. Connections in flight go on.
-    pub async fn run(self: Rc<Self>, listener: TcpListener, mut stop: oneshot::Receiver<()>) {
+    pub async fn run(self: Rc<Self>, queue: Queue, mut stop: oneshot::Receiver<()>) {
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = queue.accept() => accepted,
                 _ = &mut stop => break,
             };
             match accepted {
@@ -89,19 +90,7 @@ where
                 }
             }
         }
-        self.accept_queued(listener);
-    }
-
-    /// Takes the connections that the kernel has made already: it would reset them with the socket.
-    fn accept_queued(self: Rc<Self>, listener: TcpListener) {
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((tcp, peer)) = listener.accept() {
-            if tcp.set_nonblocking(true).is_ok()
-                && let Ok(tcp) = TcpStream::from_std(tcp)
-            {
-                self.admit(tcp, peer);
-            }
-        }
+        queue.rest().for_each(|(tcp, peer)| self.admit(tcp, peer));
     }
 
     fn admit(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr) {
@@ -117,10 +106,14 @@ where
 
     async fn connection(&self, tcp: TcpStream, peer: SocketAddr, place: Place) {
         let mut counted = Counted::new(&self.options, place);
-        let local = tcp.local_addr().ok();
+        let local = tcp.local_addr();
+        let asked = local.as_ref().ok().copied();
         let prepared = {
             let _waiting = Preparing::new(&self.options.stats);
-            self.prepare(tcp, peer).await
+            match local {
+                Ok(local) => self.prepare(tcp, peer, local).await,
+                Err(error) => Err(Unserved::Gone(error)),
+            }
         };
         match prepared {
             Ok(Prepared::Http(wire, connection)) => {
@@ -137,21 +130,26 @@ where
             }
             Err(unserved) => {
                 self.count(&unserved);
-                self.tell(&unserved, peer, local);
+                self.tell(&unserved, peer, asked);
                 debug!(%peer, "{unserved}");
             }
         }
     }
 
     /// From a TCP connection to one that speaks HTTP, or that is carried as it is.
-    async fn prepare(&self, tcp: TcpStream, peer: SocketAddr) -> Result<Prepared, Unserved> {
+    async fn prepare(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<Prepared, Unserved> {
         let SocketOptions { id, tls, addresses: _, gateway, proxy_protocol, http, stats: _ } = &self.options;
         let deadline = Instant::now() + gateway.limits.handshake_timeout;
         let mut connection = Connection {
             socket: *id,
             gateway: gateway.clone(),
             peer,
-            local: tcp.local_addr().map_err(Unserved::Gone)?,
+            local,
             server_name: None,
             http2: false,
             client_certificate: ClientCertificate::NotTold,

@@ -16,6 +16,7 @@ mod bind;
 mod inbound;
 mod places;
 mod proxy_protocol;
+mod queue;
 mod tls_accept;
 mod workers;
 

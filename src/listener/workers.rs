@@ -4,6 +4,7 @@ use super::SocketOptions;
 use super::accept::Acceptor;
 use super::bind::{bind, bind_udp};
 use super::places::Places;
+use super::queue::Queue;
 use crate::config::Limits;
 use crate::l4::{Datagrams, Flows};
 use crate::live::Live;
@@ -19,7 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
@@ -289,11 +289,11 @@ where
         });
         let loops = listeners.into_iter().filter_map(|listener| {
             // Fails only when the runtime has no event queue, which it had when the worker started.
-            let listener = TcpListener::from_std(listener)
+            let queue = Queue::new(listener)
                 .inspect_err(|failure| error!("a bound socket cannot be watched: {failure}"))
                 .ok()?;
             let (stop, stopped) = oneshot::channel();
-            Some(Loop { stop, ended: spawn_local(acceptor.clone().run(listener, stopped)) })
+            Some(Loop { stop, ended: spawn_local(acceptor.clone().run(queue, stopped)) })
         });
         self.stops.insert(id, loops.collect());
     }
