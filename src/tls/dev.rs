@@ -3,15 +3,18 @@
 //! The authority that a start makes by itself throws its key away once it has signed: whoever trusts `ca.crt` trusts
 //! this one leaf and nothing that could be made later. That of `trigate certs dev` keeps it, for later leaves.
 
+use super::{Age, Certificate, date};
+use crate::host::HostPattern;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 /// Browsers refuse leaves of a private authority that are valid for more than 825 days.
@@ -23,16 +26,18 @@ const LEEWAY: Duration = Duration::from_secs(24 * 3600);
 /// Why there is no development certificate.
 #[derive(Debug, Error)]
 pub enum DevelopmentError {
-    #[error("{name:?} cannot be a name in a certificate: {error}")]
-    Name { name: String, error: rcgen::Error },
+    #[error(
+        "{0:?} is no host name; write one such as app.localhost or *.example.test (without scheme, port and path, and xn--… for other scripts than ASCII), or an IP address"
+    )]
+    Name(String),
     #[error("cannot make a development certificate: {0}")]
     Make(#[from] rcgen::Error),
     #[error("cannot write the development certificate to {}: {error}", file.display())]
     Write { file: PathBuf, error: io::Error },
     #[error("cannot read {}: {error}", file.display())]
     Read { file: PathBuf, error: io::Error },
-    #[error("{} holds no key that can sign; remove it and the ca.crt beside it to make a new authority", .0.display())]
-    Key(PathBuf),
+    #[error("{} cannot sign: {fault}; remove it and the ca.key beside it to make a new authority, which clients have to trust anew", file.display())]
+    Authority { file: PathBuf, fault: String },
     #[error("there is {} and no {}, so nothing can be signed; remove it, or name another folder with --out", there.display(), missing.display())]
     Half { there: PathBuf, missing: PathBuf },
 }
@@ -52,7 +57,7 @@ pub struct Development {
 /// A name that no certificate can have.
 pub fn make(names: &[String]) -> Result<Development, DevelopmentError> {
     let (authority, issuer) = authority()?;
-    let (leaf, key) = leaf(&issuer, names)?;
+    let (leaf, key) = leaf(&issuer, names, SystemTime::now() + VALIDITY)?;
     Ok(Development { chain: format!("{leaf}{authority}"), authority, key })
 }
 
@@ -79,13 +84,17 @@ pub fn generate(chain: &Path, key: &Path, names: &[String]) -> Result<Option<Pat
 /// trust what is added later; leaves that are there are replaced. Returns the chains, in the order of the names.
 ///
 /// # Errors
-/// A name that no certificate can have, an authority's key that cannot be used, a folder that cannot be written.
+/// A name that no certificate can have, an authority that cannot be used, a folder that cannot be written.
 pub fn write_leaves(folder: &Path, names: &[String]) -> Result<Vec<PathBuf>, DevelopmentError> {
+    names.iter().try_for_each(|name| valid(name))?;
     let (authority, authority_key) = (folder.join("ca.crt"), folder.join("ca.key"));
+    let mut until = SystemTime::now() + VALIDITY;
     let (pem, issuer) = match (read(&authority)?, read(&authority_key)?) {
         (Some(pem), Some(key)) => {
-            let key = KeyPair::from_pem(&key).map_err(|_| DevelopmentError::Key(authority_key))?;
-            (pem, Issuer::new(authority_params()?, key))
+            let fault = |fault| DevelopmentError::Authority { file: authority, fault };
+            let end = end_of(&pem, &key).map_err(fault)?;
+            until = until.min(end);
+            (pem, Issuer::new(authority_params()?, KeyPair::from_pem(&key)?))
         }
         // To replace what somebody trusts, or whose key is elsewhere, is not for us to decide.
         (Some(_), None) => return Err(DevelopmentError::Half { there: authority, missing: authority_key }),
@@ -100,14 +109,31 @@ pub fn write_leaves(folder: &Path, names: &[String]) -> Result<Vec<PathBuf>, Dev
     };
     let mut chains = Vec::new();
     for name in names {
-        let (leaf, key) = leaf(&issuer, std::slice::from_ref(name))?;
-        let file = name.replace('*', "wildcard").replace('/', "_");
+        let (leaf, key) = leaf(&issuer, std::slice::from_ref(name), until)?;
+        let file = name.replace('*', "wildcard");
         let chain = folder.join(format!("{file}.crt"));
         write(&folder.join(format!("{file}.key")), &key, 0o600)?;
         write(&chain, &format!("{leaf}{pem}"), 0o644)?;
         chains.push(chain);
     }
     Ok(chains)
+}
+
+/// Until when an authority can sign, or why it cannot.
+fn end_of(pem: &str, key: &str) -> Result<SystemTime, String> {
+    let authority =
+        Certificate::from_pem("", pem.as_bytes(), key.as_bytes()).map_err(|error| error.to_string())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (_, end) = authority.validity;
+    match authority.age(i64::try_from(now).unwrap_or(i64::MAX)) {
+        Age::Expired => Err(format!("it has expired on {}", date(end))),
+        Age::Valid | Age::NotYetValid => Ok(UNIX_EPOCH + Duration::from_secs(end.unsigned_abs())),
+    }
+}
+
+fn valid(name: &str) -> Result<(), DevelopmentError> {
+    let is_valid = HostPattern::parse(name).is_some() || name.parse::<IpAddr>().is_ok();
+    is_valid.then_some(()).ok_or_else(|| DevelopmentError::Name(name.to_owned()))
 }
 
 fn read(file: &Path) -> Result<Option<String>, DevelopmentError> {
@@ -133,13 +159,14 @@ fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
-fn leaf(issuer: &Issuer<'_, KeyPair>, names: &[String]) -> Result<(String, String), DevelopmentError> {
-    for name in names {
-        if let Err(error) = CertificateParams::new(vec![name.clone()]) {
-            return Err(DevelopmentError::Name { name: name.clone(), error });
-        }
-    }
+fn leaf(
+    issuer: &Issuer<'_, KeyPair>,
+    names: &[String],
+    until: SystemTime,
+) -> Result<(String, String), DevelopmentError> {
+    names.iter().try_for_each(|name| valid(name))?;
     let mut params = params(names.to_vec())?;
+    params.not_after = until.into();
     params.distinguished_name.push(DnType::CommonName, "trigate development certificate");
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -242,10 +269,41 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_certificate_can_have_is_told() {
+    fn a_name_that_no_certificate_can_have_is_told_before_anything_is_written() {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-        let error = generate(&chain, &key, &["ünfit".to_owned()]).expect_err("it is not ASCII");
-        assert!(error.to_string().contains("ünfit"), "{error}");
+        for bad in
+            ["", "ünfit", "a b", "..", "a..test", "https://a.test", "a.test:443", "a/b", "*", "a.*.test"]
+        {
+            let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+            let error = generate(&chain, &key, &[bad.to_owned()]).expect_err("it is no name");
+            assert!(error.to_string().contains(&format!("{bad:?} is no host name")), "{error}");
+            write_leaves(folder.path(), &["good.test".to_owned(), bad.to_owned()])
+                .expect_err("it is no name");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let addresses = ["127.0.0.1".to_owned(), "::1".to_owned()];
+        assert_eq!(write_leaves(folder.path(), &addresses).expect("they are names, too").len(), 2);
+    }
+
+    #[test]
+    fn an_authority_that_has_expired_or_lost_its_key_is_told_and_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let names = ["a.test".to_owned()];
+        write_leaves(folder.path(), &names).expect("it can be written");
+        let (authority, key) = (folder.path().join("ca.crt"), folder.path().join("ca.key"));
+        let other = KeyPair::generate().expect("a key");
+        let mut old = authority_params().expect("an authority");
+        old.not_after = (SystemTime::now() - Duration::from_secs(3600)).into();
+        let expired = old.self_signed(&other).expect("an authority").pem();
+        for (pem, words) in [
+            (std::fs::read_to_string(&authority).expect("it is there"), "does not belong"),
+            (expired, "it has expired on 20"),
+        ] {
+            std::fs::write(&authority, &pem).expect("the folder is ours");
+            std::fs::write(&key, other.serialize_pem()).expect("the folder is ours");
+            let error = write_leaves(folder.path(), &names).expect_err("it cannot sign").to_string();
+            assert!(error.contains(words) && error.contains("make a new authority"), "{error}");
+            assert_eq!(std::fs::read_to_string(&authority).expect("it is there"), pem);
+        }
     }
 }
