@@ -1,5 +1,6 @@
 //! Every challenge, from an empty folder to a trusted certificate.
 
+use crate::harness::openssl::openssl;
 use crate::harness::upstream::Upstream;
 use crate::pebble::Builder;
 use crate::{order, ordering, own_address, to, trusted};
@@ -27,6 +28,9 @@ async fn a_name_is_trusted_soon(challenge: &str) {
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     let answer = trigate.external.get("app.example.test", "/.well-known/acme-challenge/unknown").await;
     assert_eq!(answer.seen().upstream, "app", "a token of nobody is a route's");
+    let asked = ["-servername", "app.example.test", "-alpn", "acme-tls/1"];
+    let refused = openssl(trigate.external.https, &asked);
+    assert!(!refused.agreed(), "no order is pending: {refused:?}");
     assert_eq!(mode(&folder.path().join("certificates/network/ordered-0.pem")), 0o600);
     let account = std::fs::read_dir(folder.path()).expect("a folder").flatten();
     let account =
