@@ -81,6 +81,23 @@ impl Format {
         fields.iter().map(read).collect::<Result<_, _>>().map(Self::Json)
     }
 
+    /// A text that is no line and so escapes nothing: see [`Self::value`].
+    ///
+    /// # Errors
+    /// An operator that is none, or that is not known.
+    pub fn of_value(text: &str) -> Result<Self, String> {
+        Template::parse(text).map(|template| Self::Json(vec![("".into(), template)]))
+    }
+
+    /// What its first value says; `None` when it is one operator that says nothing.
+    pub fn value(&self, record: &Record) -> Option<String> {
+        match self.values(record).into_iter().next()?.1 {
+            Value::Absent => None,
+            Value::Number(number) => Some(number.to_string()),
+            Value::Text(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+        }
+    }
+
     /// The fields that it reads: of requests, of responses, of trailers.
     pub fn reads(&self) -> [Vec<HeaderName>; 3] {
         let mut all = [Vec::new(), Vec::new(), Vec::new()];

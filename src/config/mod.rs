@@ -18,7 +18,7 @@ pub use acme::{
 pub use fault::{ConfigError, Fault};
 pub use kubernetes::TrafficPolicy;
 pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
-pub use observing::{AccessLog, Only, Otlp, OtlpProtocol, Percent, Propagation, Tracing, tag_header};
+pub use observing::{AccessLog, Only, Otlp, OtlpProtocol, Percent, Propagation, Tracing};
 pub use tls::{CipherSuite, Curve, SessionTickets, TlsOptions, TlsVersion, named};
 
 use ipnet::IpNet;

@@ -97,7 +97,7 @@ pub struct Tracing {
     pub propagation: Vec<Propagation>,
     /// Whether a backend's side has a span of its own.
     pub upstream_spans: bool,
-    /// Tags: a text, or `%REQ(name)%` for a field of the request.
+    /// Tags: texts with operators, as in access logs.
     pub tags: BTreeMap<String, String>,
 }
 
@@ -236,23 +236,15 @@ pub(super) fn faults(text: &Text<'_>, config: &Config) -> Vec<Fault> {
         fault(&[table, "otlp", "endpoint"], error, hint);
     }
     for (name, text) in &config.tracing.tags {
-        if let Err(error) = tag_header(text) {
-            fault(&["tracing", "tags", name], error, "a tag is a text, or \"%REQ(x-tenant)%\"");
+        if let Err(error) = Format::of_value(text) {
+            fault(
+                &["tracing", "tags", name],
+                error,
+                "a tag is a text with operators as in access logs: \"%REQ(x-tenant)%\"",
+            );
         }
     }
     faults
-}
-
-/// The field of the request that a tag names, if it does.
-///
-/// # Errors
-/// It names none.
-pub fn tag_header(text: &str) -> Result<Option<http::HeaderName>, String> {
-    let Some(name) = text.strip_prefix("%REQ(").and_then(|rest| rest.strip_suffix(")%")) else {
-        return if text.contains('%') { Err(format!("`{text}` is no tag")) } else { Ok(None) };
-    };
-    let parsed = http::HeaderName::from_bytes(name.as_bytes());
-    parsed.map(Some).map_err(|_| format!("`{name}` is no name of a header field"))
 }
 
 fn endpoint_fault(endpoint: &str) -> Option<String> {

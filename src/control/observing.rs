@@ -2,11 +2,11 @@
 
 use crate::access_log::{Filter, Format};
 use crate::compile::GatewayReport;
-use crate::config::{Config, Otlp, OtlpProtocol, Propagation, tag_header};
+use crate::config::{Config, Otlp, OtlpProtocol, Propagation};
 use crate::resource::{EnvoyProxy, Resource};
 use crate::telemetry::{
-    AccessLog, Collector, Endpoint, Heading, Observer, Observers, Observing, Protocol, SinkSpec, Tag,
-    Tracing, logs_of_envoy, tracing_of_envoy,
+    AccessLog, Collector, Endpoint, Heading, Observer, Observers, Observing, Protocol, SinkSpec, SpanNames,
+    Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -143,18 +143,18 @@ fn access_logs(config: &Config) -> Vec<AccessLog> {
 fn tracing(config: &Config) -> Option<Tracing> {
     let tracing = &config.tracing;
     let collector = collector(tracing.otlp.as_ref()?)?;
-    let tag = |text: &str| match tag_header(text) {
-        Ok(Some(name)) => Tag::Header(name, None),
-        _ => Tag::Literal(text.to_owned()),
-    };
+    let tag =
+        |(name, text): (&String, &String)| Some((name.clone(), Tag::Text(Format::of_value(text).ok()?)));
     Some(Tracing {
         collector,
         share: tracing.sampling.0,
-        by_client: tracing.client_sampling,
+        by_client: if tracing.client_sampling { WHOLE } else { 0 },
+        overall: WHOLE,
         upstream_spans: tracing.upstream_spans,
         headings: tracing.propagation.iter().map(|heading| heading_of(*heading)).collect(),
         node: node(),
-        tags: tracing.tags.iter().map(|(name, text)| (name.clone(), tag(text))).collect(),
+        names: SpanNames::default(),
+        tags: tracing.tags.iter().filter_map(tag).collect(),
     })
 }
 

@@ -34,7 +34,7 @@ pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
 pub use memory::Memory;
 pub use observe::{
     AccessLog, Collector, Counters, Endpoint, Heading, Observation, Observer, Observers, Observing, Protocol,
-    Read, SinkSpec, Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
+    Read, SinkSpec, SpanNames, Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
 };
 pub use orders::{OrderState, Ordered, Orders};
 pub use page::Format;

@@ -141,7 +141,11 @@ async fn telling(collector: &Upstream, table: &str, http: bool) -> (Trigate, Ups
         .with(route("app").on("external").host(HOST).to("app").object());
     let builder = match table {
         "access_log" => builder.set("access_log.enabled", true).set("access_log.path", ""),
-        _ => builder.set("tracing.tags.tenant", "%REQ(x-tenant)%").set("tracing.sampling", 0),
+        _ => builder
+            .set("tracing.tags.tenant", "%REQ(x-tenant)%")
+            .set("tracing.tags.answer", "%RESPONSE_CODE% \"%RESP(server)%\"")
+            .set("tracing.tags.missing", "%REQ(x-missing)%")
+            .set("tracing.sampling", 0),
     };
     (builder.start().await, upstream)
 }
@@ -204,6 +208,8 @@ async fn a_trace_goes_on_through_the_gateway_with_envoys_tags() {
             ("user_agent", "probe"),
             ("request_size", "0"),
             ("tenant", "home"),
+            ("answer", "200 \"echo\""),
+            ("missing", "None"),
             ("peer.address", "127.0.0.1"),
         ] {
             assert_eq!(attribute(&own.attributes, tag), want, "{tag}");

@@ -6,7 +6,7 @@
 use super::exporter::{Collector, Endpoint, Protocol};
 use super::propagation::Heading;
 use super::sinks::SinkSpec;
-use super::spans::{Tag, Tracing};
+use super::spans::{Names, Tag, Tracing};
 use super::{AccessLog, WHOLE};
 use crate::access_log::{Expression, Filter, Format};
 use http::HeaderName;
@@ -176,10 +176,15 @@ pub fn tracing_of_envoy(written: &Value, node: &str) -> Read<Option<Tracing>> {
     let tracing = Tracing {
         collector,
         share: share(written),
-        by_client: true,
+        by_client: fraction(&written["clientSamplingFraction"]).map_or(WHOLE, millionths),
+        overall: fraction(&written["overallSamplingFraction"]).map_or(WHOLE, millionths),
         upstream_spans: true,
         headings: vec![Heading::W3c],
         node: node.to_owned(),
+        names: Names {
+            server: span_name(written, "server", &mut problems),
+            client: span_name(written, "client", &mut problems),
+        },
         tags: tags(written, &mut problems),
     };
     Read { value: Some(tracing), problems: problems.0 }
@@ -187,16 +192,37 @@ pub fn tracing_of_envoy(written: &Value, node: &str) -> Read<Option<Tracing>> {
 
 /// `samplingRate` is a percentage, `samplingFraction` a fraction; without either all are sampled.
 fn share(written: &Value) -> u32 {
-    let fraction = &written["samplingFraction"];
     let percent = written["samplingRate"].as_f64().map(|rate| rate / 100.0);
-    let fraction =
-        fraction["numerator"].as_f64().map(|part| part / fraction["denominator"].as_f64().unwrap_or(100.0));
-    let share = percent.or(fraction).unwrap_or(1.0).clamp(0.0, 1.0);
-    (share * f64::from(WHOLE)).round() as u32
+    percent.or(fraction(&written["samplingFraction"])).map_or(WHOLE, millionths)
+}
+
+fn fraction(written: &Value) -> Option<f64> {
+    Some(written["numerator"].as_f64()? / written["denominator"].as_f64().unwrap_or(100.0))
+}
+
+fn millionths(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * f64::from(WHOLE)).round() as u32
+}
+
+fn span_name(written: &Value, side: &str, problems: &mut Problems) -> Option<Format> {
+    written_text(&written["spanName"][side], format!("tracing.spanName.{side}"), problems)
+}
+
+/// A text with operators.
+fn written_text(written: &Value, at: String, problems: &mut Problems) -> Option<Format> {
+    let format = Format::of_value(written.as_str()?).map_err(|error| problems.note(&at, error)).ok()?;
+    if let Some(remark) = format.remark() {
+        problems.note(at, remark);
+    }
+    Some(format)
 }
 
 fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
     let mut tags = Vec::new();
+    for (name, text) in written["tags"].as_object().into_iter().flatten() {
+        let text = written_text(text, format!("tracing.tags.{name}"), problems);
+        tags.extend(text.map(|text| (name.clone(), Tag::Text(text))));
+    }
     for (name, tag) in written["customTags"].as_object().into_iter().flatten() {
         let at = format!("tracing.customTags.{name}");
         match tag["type"].as_str() {
@@ -303,6 +329,9 @@ mod tests {
         let read = tracing_of_envoy(
             &json!({
                 "samplingRate": 5,
+                "clientSamplingFraction": { "numerator": 1, "denominator": 4 },
+                "spanName": { "server": "%REQ(:METHOD)%", "client": "%NO%" },
+                "tags": { "country": "%REQUEST_HEADER(CF-IPCountry)%", "wrong": "%REQ(%" },
                 "provider": { "host": "otel", "port": 4317, "serviceName": "edge" },
                 "customTags": {
                     "a": { "type": "Literal", "literal": { "value": "b" } },
@@ -318,9 +347,12 @@ mod tests {
         let tracing = read.value.expect("it can be sent");
         assert_eq!((tracing.share, tracing.collector.resource["service.name"].as_str()), (50_000, "edge"));
         let names: Vec<&str> = tracing.tags.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["a", "e", "f", "t"]);
-        assert_eq!(tracing.tags[1].1, Tag::Literal("trigate".to_owned()));
-        assert_eq!(read.problems[0].0, "tracing.customTags.m");
+        assert_eq!(names, ["country", "a", "e", "f", "t"]);
+        assert_eq!(tracing.tags[2].1, Tag::Literal("trigate".to_owned()));
+        assert_eq!((tracing.by_client, tracing.overall), (250_000, WHOLE));
+        assert!(tracing.names.server.is_some() && tracing.names.client.is_none());
+        let fields: Vec<&str> = read.problems.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(fields, ["tracing.spanName.client", "tracing.tags.wrong", "tracing.customTags.m"]);
         let zipkin = tracing_of_envoy(&json!({ "provider": { "type": "Zipkin", "host": "z" } }), "");
         assert!(zipkin.value.is_none() && zipkin.problems[0].0 == "tracing.provider.type");
     }

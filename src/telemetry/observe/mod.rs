@@ -22,7 +22,7 @@ pub use envoy::{Read, logs_of_envoy, tracing_of_envoy};
 pub use exporter::{Collector, Endpoint, Protocol};
 pub use propagation::Heading;
 pub use sinks::SinkSpec;
-pub use spans::{Tag, Tracing};
+pub use spans::{Names as SpanNames, Tag, Tracing};
 
 use crate::access_log::{Filter, Format, Record};
 use crate::stats::Sharded;
@@ -130,10 +130,7 @@ impl Observing {
             }
         }
         if let Some(tracing) = &tracing {
-            wanted[0].extend(tracing.reads());
-            let status = HeaderName::from_static("grpc-status");
-            wanted[1].push(status.clone());
-            wanted[2].push(status);
+            wanted.iter_mut().zip(tracing.reads()).for_each(|(all, more)| all.extend(more));
         }
         let [request, response, trailers] = wanted.map(|mut names| {
             names.sort_by(|a: &HeaderName, b| a.as_str().cmp(b.as_str()));

@@ -1,9 +1,10 @@
 //! Spans, with the names and tags that Envoy gives them.
 
+use super::WHOLE;
 use super::exporter::Collector;
 use super::messages::{KeyValue, Span, Status, nanoseconds};
 use super::propagation::{self, Heading};
-use crate::access_log::{Record, Trace, protocol};
+use crate::access_log::{Format, Record, Trace, protocol};
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -23,16 +24,29 @@ pub struct Tracing {
     pub collector: Collector,
     /// Of a million requests that come without a decision, so many are sampled.
     pub share: u32,
-    /// Whether a request with `x-client-trace-id` is always sampled.
-    pub by_client: bool,
+    /// Of a million requests with `x-client-trace-id`, so many are sampled for it.
+    pub by_client: u32,
+    /// Of a million requests that would be sampled, so many are.
+    pub overall: u32,
     /// Whether a backend's side has a span of its own.
     pub upstream_spans: bool,
     /// The headers in which backends are told.
     pub headings: Vec<Heading>,
     /// The `node_id`.
     pub node: String,
-    /// Tags of the operator's own: a name, and the field of the request or the text that is its value.
+    /// What the spans of both sides are called, where the operator says so.
+    pub names: Names,
+    /// Tags of the operator's own, by their names.
     pub tags: Vec<(String, Tag)>,
+}
+
+/// Names of spans.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// Of an exchange.
+    pub server: Option<Format>,
+    /// Of the backend's side of it.
+    pub client: Option<Format>,
 }
 
 /// The value of a tag.
@@ -41,23 +55,35 @@ pub enum Tag {
     Literal(String),
     /// A field of the request, and what stands for it where it is missing.
     Header(HeaderName, Option<String>),
+    /// A text with operators, as in an access log.
+    Text(Format),
 }
 
 impl Tracing {
-    /// The fields of a request that spans tell.
-    pub(super) fn reads(&self) -> Vec<HeaderName> {
-        let tags = self.tags.iter().filter_map(|(_, tag)| match tag {
-            Tag::Header(name, _) => Some(name.clone()),
-            Tag::Literal(_) => None,
+    /// The fields that spans tell: of requests, of responses, of trailers.
+    pub(super) fn reads(&self) -> [Vec<HeaderName>; 3] {
+        let status = || vec![HeaderName::from_static("grpc-status")];
+        let mut all = [vec![USER_AGENT, X_REQUEST_ID, X_CLIENT_TRACE_ID], status(), status()];
+        let Names { server, client } = &self.names;
+        let texts = self.tags.iter().filter_map(|(_, tag)| match tag {
+            Tag::Text(format) => Some(format),
+            Tag::Header(..) | Tag::Literal(_) => None,
         });
-        tags.chain([USER_AGENT, X_REQUEST_ID, X_CLIENT_TRACE_ID]).collect()
+        for format in texts.chain(server).chain(client) {
+            all.iter_mut().zip(format.reads()).for_each(|(all, more)| all.extend(more));
+        }
+        all[0].extend(self.tags.iter().filter_map(|(_, tag)| match tag {
+            Tag::Header(name, _) => Some(name.clone()),
+            Tag::Literal(_) | Tag::Text(_) => None,
+        }));
+        all
     }
 
     /// The trace that a request belongs to, and whether it is sampled: as whoever sent it decided, else because it is
     /// asked for in a header (`x-envoy-force-trace` from those who are trusted), else by share.
     pub fn begin(&self, headers: &HeaderMap, trusted: bool, drawn: u32) -> Trace {
         let forced = trusted && headers.contains_key(X_ENVOY_FORCE_TRACE)
-            || self.by_client && headers.contains_key(X_CLIENT_TRACE_ID);
+            || headers.contains_key(X_CLIENT_TRACE_ID) && is_within(self.by_client);
         let parent = propagation::extract(headers);
         let decided = parent.and_then(|parent| parent.sampled);
         Trace {
@@ -65,7 +91,7 @@ impl Tracing {
             span: fastrand::u64(1..),
             upstream: self.upstream_spans.then(|| fastrand::u64(1..)),
             parent: parent.map_or(0, |parent| parent.span),
-            sampled: forced || decided.unwrap_or(drawn < self.share),
+            sampled: (forced || decided.unwrap_or(drawn < self.share)) && is_within(self.overall),
         }
     }
 
@@ -75,6 +101,11 @@ impl Tracing {
     }
 }
 
+/// Whether one of a million is among so many. Nothing is drawn where that is certain.
+fn is_within(share: u32) -> bool {
+    share == WHOLE || fastrand::u32(..WHOLE) < share
+}
+
 /// The spans of an exchange: its own, and that of the backend's side.
 pub(super) fn spans(tracing: &Tracing, record: &Record) -> Vec<Span> {
     let Some(trace) = record.trace else { return Vec::new() };
@@ -82,7 +113,7 @@ pub(super) fn spans(tracing: &Tracing, record: &Record) -> Vec<Span> {
         trace_id: trace.trace.to_be_bytes().to_vec(),
         span_id: trace.span.to_be_bytes().to_vec(),
         parent_span_id: if trace.parent == 0 { Vec::new() } else { trace.parent.to_be_bytes().to_vec() },
-        name: "ingress".to_owned(),
+        name: named(&tracing.names.server, record, || "ingress".to_owned()),
         kind: SERVER,
         start_time_unix_nano: nanoseconds(record.started, Duration::ZERO),
         end_time_unix_nano: nanoseconds(record.started, record.duration),
@@ -94,7 +125,7 @@ pub(super) fn spans(tracing: &Tracing, record: &Record) -> Vec<Span> {
         spans.push(Span {
             span_id: id.to_be_bytes().to_vec(),
             parent_span_id: trace.span.to_be_bytes().to_vec(),
-            name: format!("router {} egress", cluster.name()),
+            name: named(&tracing.names.client, record, || format!("router {} egress", cluster.name())),
             kind: CLIENT,
             attributes: upstream_tags(record),
             ..own.clone()
@@ -102,6 +133,10 @@ pub(super) fn spans(tracing: &Tracing, record: &Record) -> Vec<Span> {
     }
     spans.push(own);
     spans
+}
+
+fn named(format: &Option<Format>, record: &Record, otherwise: impl FnOnce() -> String) -> String {
+    format.as_ref().and_then(|format| format.value(record)).unwrap_or_else(otherwise)
 }
 
 fn status(record: &Record) -> Option<Status> {
@@ -134,6 +169,7 @@ fn tags(tracing: &Tracing, record: &Record) -> Vec<KeyValue> {
         let value = match tag {
             Tag::Literal(text) => Some(text.clone()),
             Tag::Header(header, otherwise) => field(header).or_else(|| otherwise.clone()),
+            Tag::Text(format) => format.value(record),
         };
         tags.extend(value.map(|value| KeyValue::text(name, value)));
     }
