@@ -32,10 +32,10 @@ impl Troubles {
     /// Notes that something of the object (`its status`) could not be written. Returns when to try again.
     pub fn note(&mut self, object: &ObjectRef, what: &str, error: &kube::Error) -> Instant {
         let before = self.0.get(object);
-        let pause = match (before, error) {
-            // One that is back is wanted soon, and one that is not is asked by nobody else.
-            (None, _) | (_, kube::Error::HyperError(_) | kube::Error::Service(_)) => FIRST,
-            (Some(before), _) => (before.pause * 2).min(LONGEST),
+        let pause = match before {
+            // What keeps us from writing anything ends for all objects at once, and they are wanted soon then.
+            Some(before) if !is_general(error) => (before.pause * 2).min(LONGEST),
+            _ => FIRST,
         };
         // An object that was removed meanwhile is no trouble, unless it is not found for long.
         let is_news = match error {
@@ -62,6 +62,15 @@ impl Troubles {
     /// Forgets objects that are gone.
     pub fn retain(&mut self, is_there: impl Fn(&ObjectRef) -> bool) {
         self.0.retain(|object, _| is_there(object));
+    }
+}
+
+/// Whether it would happen to any object: nobody answers, or we are not known.
+fn is_general(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::Auth(_) => true,
+        kube::Error::Api(status) => matches!(status.code, 401 | 429),
+        _ => false,
     }
 }
 
@@ -103,6 +112,10 @@ mod tests {
         assert_eq!(troubles.later(&route(1)), None, "others are not held up");
         troubles.over(&route(0), "the status");
         assert_eq!(troubles.later(&route(0)), None);
+        for _ in 0..8 {
+            let until = troubles.note(&route(0), "the status", &refused(401, "Unauthorized"));
+            assert_eq!(until - Instant::now(), FIRST, "nothing is wrong with the object");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -205,16 +205,23 @@ impl Place {
             }
             self.apply(&document).await;
         }
+        let token = file.with_extension("token");
+        self.write_token(&token).await;
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("it can be read");
+        let mut config: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+        for user in config["users"].as_array_mut().expect("there are users") {
+            user["user"] = json!({ "tokenFile": token });
+        }
+        std::fs::write(file, config.to_string()).expect("the folder is ours");
+    }
+
+    /// Writes a token of the service account `trigate` to a file, as the kubelet does now and then.
+    pub async fn write_token(&self, file: &Path) {
         let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &self.namespace);
         let request = TokenRequest::default();
         let token = accounts.create_token_request("trigate", &PostParams::default(), &request).await;
         let token = token.expect("a token").status.expect("it is made").token;
-        let text = std::fs::read_to_string(&self.kubeconfig).expect("it can be read");
-        let mut config: Value = serde_saphyr::from_str(&text).expect("it is YAML");
-        for user in config["users"].as_array_mut().expect("there are users") {
-            user["user"] = json!({ "token": token });
-        }
-        std::fs::write(file, config.to_string()).expect("the folder is ours");
+        std::fs::write(file, token).expect("the folder is ours");
     }
 
     /// Removes an object.

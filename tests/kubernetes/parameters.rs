@@ -57,7 +57,7 @@ async fn an_envoy_proxy_says_what_the_service_is_like_and_how_long_a_drain_takes
     }
     let asked = json!({
         "shutdown": { "drainTimeout": "17s", "minDrainDuration": "1s" },
-        "logging": { "level": { "default": "info" } },
+        "logging": { "level": { "default": "info" } }, "mergeType": "StrategicMerge",
         "provider": { "type": "Kubernetes", "kubernetes": { "envoyService": {
             "name": "front", "type": "LoadBalancer", "loadBalancerClass": "tailscale",
             "externalTrafficPolicy": "Local", "loadBalancerIP": "192.0.2.7",
@@ -101,7 +101,9 @@ async fn an_envoy_proxy_says_what_the_service_is_like_and_how_long_a_drain_takes
     };
     place.until(&proxy(&place, &asked), "the EnvoyProxy says who uses it", told).await;
     let unread = trigate.log();
-    assert!(unread.contains("spec.logging"), "what is not read of it is told: {unread}");
+    for field in ["spec.logging", "spec.mergeType"] {
+        assert!(unread.contains(field), "what is not read of it is told: {unread}");
+    }
     // What is no longer asked for goes.
     let less = json!({
         "shutdown": { "drainTimeout": "17s", "minDrainDuration": "1s" },
@@ -156,4 +158,22 @@ async fn parameters_of_a_class_are_for_its_gateways_and_refused_when_they_are_mi
     let made =
         |found: &Value| found["spec"]["type"] == "NodePort" && found["metadata"]["annotations"]["a"] == "b";
     place.until(&service(&place, "external"), "the Service is as the class wants it", made).await;
+}
+
+#[tokio::test]
+async fn objects_of_kinds_that_are_not_served_are_told() {
+    let Some(place) = Place::shared().await else { return };
+    if !install(&place, "clienttrafficpolicies").await {
+        return;
+    }
+    let policy = json!({
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "ClientTrafficPolicy",
+        "metadata": { "name": "policy", "namespace": place.namespace },
+        "spec": { "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "external" }] },
+    });
+    apply_soon(&place, &policy).await;
+    let trigate = trigate(&place).start().await;
+    let name = format!("ClientTrafficPolicy {}/policy", place.namespace);
+    let told = || async { trigate.log().lines().any(|line| line.contains(&name)).then_some(()) };
+    crate::harness::eventually("it is told", told).await;
 }

@@ -1,6 +1,7 @@
 //! What happens to an API server that a test has to itself: it crashes, kinds come and go.
 
-use crate::cluster::{Cluster, Place};
+use crate::cluster::{Cluster, Place, verdict};
+use crate::deploy::roles;
 use crate::harness::client::{Ask, Client};
 use crate::harness::eventually;
 use crate::{trigate, with_app};
@@ -109,6 +110,41 @@ async fn endpoints_change_without_a_new_revision() {
     }
     let revisions = trigate.log().matches("is live after").count();
     assert_eq!(revisions, 0, "{}", trigate.log());
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_in_its_file_is_used() {
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let builder = trigate(&place);
+    let own = builder.path("kubeconfig");
+    place.service_account(&own, &roles()).await;
+    let trigate = builder.set("source.kubernetes.kubeconfig", own.display().to_string()).start().await;
+    let gateway = place.gateway("external");
+    let accepted = |found: &Value| verdict(&found["status"]["conditions"], "Accepted") == "True/Accepted";
+    place.until(&gateway, "it is accepted", accepted).await;
+    // Tokens of an account end with it, and another one of that name has others.
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": { "name": "trigate", "namespace": place.namespace },
+    });
+    place.delete(&account).await;
+    let refused = || async { trigate.log().contains("Unauthorized").then_some(()) };
+    let (_, took) = eventually("it is refused, and tells it", refused).await;
+    eprintln!("refused after {took:?}");
+    place.apply(&account).await;
+    place.write_token(&own.with_extension("token")).await;
+    let route = place.route("late", "external", "late.test");
+    place.apply(&route).await;
+    let written =
+        |found: &Value| verdict(&found["status"]["parents"][0]["conditions"], "Accepted") == "True/Accepted";
+    // A token is read again after a minute at the latest.
+    let written = async {
+        while !place.get(&route).await.is_some_and(|found| written(&found)) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(100), written).await.expect("the new token is used");
 }
 
 /// A definition as its author wrote it.
