@@ -171,7 +171,7 @@ fn a_request() -> impl Strategy<Value = WrittenRequest> {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     /// Route, rule, and the length of the matched path.
-    Rule(String, usize, usize),
+    Rule(String, usize),
     NotFound,
     Misdirected,
 }
@@ -309,7 +309,7 @@ fn scan(listeners: &[WrittenListener], request: &WrittenRequest) -> Answer {
         WrittenPath::Prefix(path) => path.trim_end_matches('/').len(),
         WrittenPath::Exact(_) | WrittenPath::Regex(_) => request.path.len(),
     };
-    Answer::Rule(route.name.clone(), *rule, matched)
+    Answer::Rule(format!("httproute/{}/rule/{rule}", route.name), matched)
 }
 
 fn pattern(hostname: Hostname) -> HostPattern {
@@ -361,16 +361,12 @@ fn table(listeners: &[WrittenListener]) -> RoutingTable {
 
 fn insert(listener: &mut Listener, hostname: Hostname, route: &WrittenRoute, rules: &mut Vec<Arc<Rule>>) {
     let (namespace, name) = route.name.split_once('/').expect("a namespace and a name");
-    let named = Arc::new(Route { kind: "HTTPRoute", namespace: namespace.into(), name: name.into() });
     for (index, matches) in route.rules.iter().enumerate() {
         let id = rules.len() as u32;
         rules.push(Arc::new(Rule {
-            name: RuleName { route: Arc::clone(&named), index, name: None },
-            filters: Filters::default(),
+            name: RuleName::new("HTTPRoute", namespace, name, index),
             backends: Backends::default(),
-            timeouts: Timeouts::default(),
-            retry: None,
-            session: None,
+            terms: None,
         }));
         for (position, written) in matches.iter().enumerate() {
             let (path, matches) = compiled(written);
@@ -380,7 +376,7 @@ fn insert(listener: &mut Listener, hostname: Hostname, route: &WrittenRoute, rul
                 headers: written.headers.len(),
                 queries: written.queries.len(),
                 age: Reverse(route.created),
-                route: Reverse(route.name.clone()),
+                route: Reverse(route.name.as_str().into()),
                 position: Reverse((index, position)),
             };
             let patterns = route.hostnames.iter().map(|hostname| pattern(*hostname));
@@ -406,10 +402,7 @@ fn find(table: &RoutingTable, request: &WrittenRequest) -> Answer {
         headers: &headers,
     };
     match table.find(SOCKET, &request) {
-        Ok(found) => {
-            let Route { namespace, name, .. } = &*found.rule.name.route;
-            Answer::Rule(format!("{namespace}/{name}"), found.rule.name.index, found.matched)
-        }
+        Ok(found) => Answer::Rule(found.rule.name.to_string(), found.matched),
         Err(Reply::NoRoute) => Answer::NotFound,
         Err(Reply::Misdirected) => Answer::Misdirected,
         Err(other) => panic!("{other:?} is no answer of a look-up"),

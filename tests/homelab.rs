@@ -33,14 +33,13 @@ fn bindings(snapshot: &Snapshot) -> Vec<Binding> {
 }
 
 /// The routes whose rules the table holds under some host name.
-fn served(compiled: &Compiled) -> BTreeSet<(String, String)> {
+fn served(compiled: &Compiled) -> BTreeSet<String> {
     let mut served = BTreeSet::new();
     for (_, socket) in compiled.table.sockets() {
         for listener in socket.listeners() {
             for (_, paths) in listener.hosts.iter() {
                 for (_, rule) in paths.iter() {
-                    let route = &compiled.table.rules()[rule as usize].name.route;
-                    served.insert((route.namespace.clone(), route.name.clone()));
+                    served.insert(compiled.table.rules()[rule as usize].name.route().to_owned());
                 }
             }
         }
@@ -70,7 +69,7 @@ fn no_route_of_a_home_cluster_is_lost_in_silence() {
         for entry in snapshot.http_routes.iter() {
             routes += 1;
             let route = entry.object.reference();
-            if served.contains(&(route.namespace.clone(), route.name.clone())) {
+            if served.contains(&format!("httproute/{}/{}", route.namespace, route.name)) {
                 served_routes += 1;
             } else if !compiled.diagnostics.iter().any(|diagnostic| diagnostic.object == route) {
                 lost.push(format!("cluster {number}: {route}"));

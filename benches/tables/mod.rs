@@ -3,11 +3,10 @@
 use http::{HeaderMap, Method};
 use std::cmp::Reverse;
 use std::sync::Arc;
-use trigate::filter::Filters;
 use trigate::host::HostPattern;
 use trigate::routing::{
-    Backends, GatewayId, Listener, Matches, PathMatch, PathRank, Rank, Request, Route, RoutingTable, Rule,
-    RuleName, SocketId, SocketTable, Timeouts, Transport,
+    Backends, GatewayId, Listener, Matches, PathMatch, PathRank, Rank, Request, RoutingTable, Rule, RuleName,
+    SocketId, SocketTable, Transport,
 };
 
 pub const SOCKET: SocketId = SocketId { gateway: GatewayId(0), port: 443, transport: Transport::Tcp };
@@ -62,20 +61,13 @@ fn build(routes: impl Iterator<Item = (String, Matches)>) -> RoutingTable {
             headers: 0,
             queries: 0,
             age: Reverse(0),
-            route: Reverse(format!("apps/{name}")),
+            route: Reverse(format!("apps/{name}").into()),
             position: Reverse((0, 0)),
         };
         let pattern = HostPattern::parse(&host).expect("a valid host");
         listener.hosts.entry(&pattern, Default::default).insert(rank, matches, index as u32);
-        let route = Arc::new(Route { kind: "HTTPRoute", namespace: "apps".into(), name });
-        rules.push(Arc::new(Rule {
-            name: RuleName { route, index: 0, name: None },
-            filters: Filters::default(),
-            backends: Backends::default(),
-            timeouts: Timeouts::default(),
-            retry: None,
-            session: None,
-        }));
+        let name = RuleName::new("HTTPRoute", "apps", &name, 0);
+        rules.push(Arc::new(Rule { name, backends: Backends::default(), terms: None }));
     }
     let mut socket = SocketTable::default();
     let hostname = HostPattern::parse("*.example.test").expect("a valid host");

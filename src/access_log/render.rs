@@ -78,7 +78,7 @@ pub fn value(operator: &Operator, record: &Record) -> Value {
         Operator::BytesSent => number(record.sent),
         Operator::AttemptCount => number(upstream.attempts.into()),
         Operator::RouteName => record.route.as_ref().map(route_name).into(),
-        Operator::RuleName => record.route.as_ref().and_then(|route| route.rule.name.name.as_ref()).into(),
+        Operator::RuleName => record.route.as_ref().and_then(|route| route.rule.own_name()).into(),
         Operator::UpstreamCluster => upstream.cluster.as_ref().map(|cluster| cluster.name()).into(),
         Operator::UpstreamHost(part) => match &upstream.endpoint {
             Some(Address::Ip(ip)) => address(Some(*ip), *part),

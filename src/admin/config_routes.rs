@@ -78,22 +78,25 @@ fn text_match(text: &TextMatch) -> Value {
 
 /// What becomes of a request: a redirect, or the rule's cluster, or what the gateway answers itself.
 fn action(rule: &Rule, revision: &Revision) -> Value {
-    if let Some(found) = &rule.filters.redirect {
+    let filters = rule.filters();
+    if let Some(found) = filters.and_then(|filters| filters.redirect.as_deref()) {
         return json!({ "redirect": redirect(found) });
     }
     let can_go =
         rule.backends.entries().iter().any(|Backend { weight, index, .. }| *weight > 0 && index.is_some());
-    let cluster = rule.backends.cluster().filter(|_| can_go && rule.filters.broken.is_none());
+    let is_broken = filters.is_some_and(|filters| filters.broken.is_some());
+    let direct = filters.and_then(|filters| filters.direct_response.as_deref());
+    let cluster = rule.backends.cluster().filter(|_| can_go && !is_broken);
     match cluster.and_then(|id| revision.clusters.get(id.0 as usize)) {
-        Some(cluster) if rule.filters.direct_response.is_none() => {
+        Some(cluster) if direct.is_none() => {
             let mut route = json!({ "cluster": cluster.name() });
-            if let Some(limit) = rule.timeouts.request.said() {
+            if let Some(limit) = rule.timeouts().request.said() {
                 route["timeout"] = format!("{}s", limit.as_secs_f64()).into();
             }
             json!({ "route": route })
         }
         _ => {
-            let direct = rule.filters.direct_response.as_ref().map_or(500, |direct| direct.status().as_u16());
+            let direct = direct.map_or(500, |direct| direct.status().as_u16());
             json!({ "direct_response": { "status": direct } })
         }
     }

@@ -29,8 +29,7 @@ pub struct Announcement<'a> {
 impl Display for Announcement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules = self.revision.table.rules();
-        let routes: BTreeSet<_> =
-            rules.iter().map(|rule| (&rule.name.route.namespace, &rule.name.route.name)).collect();
+        let routes: BTreeSet<_> = rules.iter().map(|rule| rule.name.route()).collect();
         writeln!(
             f,
             "trigate {} serves {} with {}",
@@ -151,7 +150,8 @@ impl Announcement<'_> {
         };
         let found = self.revision.table.find(socket.id, &request);
         found.is_ok_and(|Found { rule, .. }| {
-            rule.filters.redirect.is_none() && rule.backends.cluster().is_some()
+            rule.filters().is_none_or(|filters| filters.redirect.is_none())
+                && rule.backends.cluster().is_some()
         })
     }
 

@@ -96,10 +96,10 @@ impl Aside<'_, '_> {
         backend.protocol = speaks.unwrap_or(backend.protocol);
         let (rule, number) = (self.rule, self.clusters.len());
         let id = super::rules::cluster_id(number);
-        let name = format!("{rule}/{role}/{}", self.of_role(role));
+        let name = format!("{rule}/{role}/{}", self.of_role(role)).into();
         self.clusters.push(ClusterSpec {
             name,
-            backends: vec![backend],
+            backends: [backend].into(),
             connect_timeout: self.connect_timeout,
         });
         Ok(Destination { cluster: id, backend: 0 })

@@ -11,7 +11,7 @@ use crate::resource::{
     Service, ServicePort, Snapshot,
 };
 use crate::routing::GatewayId;
-use crate::upstream::{BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
+use crate::upstream::{self, BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -131,17 +131,18 @@ impl<'s> Resolver<'s> {
     /// A backend with its TLS, which is another one for Gateways with a certificate to show.
     fn spec(&self, endpoints: EndpointsKey, protocol: Protocol, tls: Option<TlsSpec>) -> BackendSpec {
         let Some(tls) = tls else { return BackendSpec::new(endpoints, protocol, None) };
-        let mut tls_of = Vec::new();
+        let mut of = Vec::new();
         // What a `Backend` has shown to itself is for it alone.
         if tls.client.is_none() {
             let identities = self.gateways.iter().filter_map(|&place| self.identities.of_gateways.get(place));
             for (id, identity) in identities {
                 if let Some(identity) = identity {
-                    tls_of.push((id.0, Arc::new(TlsSpec { client: Some(identity.clone()), ..tls.clone() })));
+                    of.push((id.0, Arc::new(TlsSpec { client: Some(identity.clone()), ..tls.clone() })));
                 }
             }
         }
-        BackendSpec { endpoints, protocol, tls: Some(Arc::new(tls)), tls_of }
+        let tls = Box::new(upstream::BackendTls { spec: Arc::new(tls), of });
+        BackendSpec { endpoints, protocol, tls: Some(tls) }
     }
 
     /// In files nobody makes EndpointSlices, and a Service without them answers 503 with no other sign.

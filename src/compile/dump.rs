@@ -9,7 +9,9 @@ use crate::routing::{GatewayId, Page, dump, socket_name};
 use crate::tls::{
     Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode, TlsOptions, TlsVersion,
 };
-use crate::upstream::{Address, BackendSpec, ClusterSpec, DnsName, EndpointsSpec, Protocol, Roots, TlsSpec};
+use crate::upstream::{
+    Address, BackendSpec, BackendTls, ClusterSpec, DnsName, EndpointsSpec, Protocol, Roots, TlsSpec,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Compiled {
@@ -48,19 +50,23 @@ impl Compiled {
 fn dump_cluster(cluster: &ClusterSpec, page: &mut Page) {
     let ClusterSpec { name, backends, connect_timeout: _ } = cluster;
     page.open(1, name);
-    for BackendSpec { endpoints, protocol, tls, tls_of } in backends {
+    for BackendSpec { endpoints, protocol, tls } in backends {
         let protocol = match protocol {
             Protocol::Http1 => "HTTP/1.1",
             Protocol::Http2 => "HTTP/2",
             Protocol::Opaque => "bytes",
         };
-        let tls = tls.as_ref().map(|tls| tls_words(tls)).unwrap_or_default();
-        let shown: Vec<String> = tls_of.iter().map(|(gateway, _)| gateway.to_string()).collect();
-        let shown = match shown.is_empty() {
-            true => String::new(),
-            false => format!(", with the certificate of gateway {}", shown.join(", ")),
-        };
-        page.pair(2, &endpoints.0, format!("{protocol}{tls}{shown}"));
+        let tls = tls.as_deref().map(backend_tls_words).unwrap_or_default();
+        page.pair(2, &endpoints.0, format!("{protocol}{tls}"));
+    }
+}
+
+fn backend_tls_words(BackendTls { spec, of }: &BackendTls) -> String {
+    let words = tls_words(spec);
+    let shown: Vec<String> = of.iter().map(|(gateway, _)| gateway.to_string()).collect();
+    match shown.is_empty() {
+        true => words,
+        false => format!("{words}, with the certificate of gateway {}", shown.join(", ")),
     }
 }
 

@@ -320,7 +320,7 @@ mod tests {
     use super::super::policies::BackendTlsPolicies;
     use super::*;
     use crate::resource::Snapshot;
-    use crate::routing::{Route, RuleName};
+    use crate::routing::RuleName;
     use std::time::Duration;
 
     fn filter(yaml: &str) -> HttpFilter {
@@ -329,7 +329,6 @@ mod tests {
 
     fn compile(written: &[HttpFilter], prefixes: bool) -> (Filters, Remarks) {
         let snapshot = Snapshot::default();
-        let route = Arc::new(Route { kind: "HTTPRoute", namespace: "default".into(), name: "app".into() });
         let mut findings = Findings::default();
         let policies = BackendTlsPolicies::new(&snapshot, &mut findings);
         let mut aside = Aside {
@@ -337,7 +336,7 @@ mod tests {
             clusters: &mut Vec::new(),
             findings: &mut findings,
             from: From { kind: "HTTPRoute", namespace: "default" },
-            rule: &RuleName { route, index: 0, name: None },
+            rule: &RuleName::new("HTTPRoute", "default", "app", 0),
             connect_timeout: Duration::ZERO,
         };
         super::compile(written, prefixes, &mut aside)

@@ -13,10 +13,9 @@ use super::sessions;
 use crate::filter::{Filters, HostEdit, Rewrite};
 use crate::reply::Reply;
 use crate::resource::Severity;
-use crate::routing::{Backend, Backends, ClusterId, PathMatch, Route, Rule, RuleName};
+use crate::routing::{Backend, Backends, ClusterId, PathMatch, Rule, RuleName, Terms};
 use crate::upstream::ClusterSpec;
 use http::HeaderValue;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest weight that the Gateway API allows.
@@ -35,7 +34,8 @@ pub(super) struct Rules<'s> {
 /// What came of the rules of one route.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub rules: Vec<(Rule, Vec<Ranked>)>,
+    /// With their indexes and matches.
+    pub rules: Vec<(usize, Rule, Vec<Ranked>)>,
     /// Why rules are not served at all, or answer 500: their indexes.
     pub dropped: Vec<(usize, Fault)>,
     pub broken: Vec<(usize, Fault)>,
@@ -68,7 +68,7 @@ impl Notes<'_, '_> {
 
 impl<'s> Rules<'s> {
     /// All rules of a route.
-    pub fn compile(&mut self, route: &Written<'s>, named: &Arc<Route>, findings: &mut Findings) -> Outcome {
+    pub fn compile(&mut self, route: &Written<'s>, findings: &mut Findings) -> Outcome {
         let mut outcome = Outcome::default();
         for written in route.rules() {
             let mut notes = Notes { route, rule: written.index, findings };
@@ -78,8 +78,8 @@ impl<'s> Rules<'s> {
                     outcome.dropped.push((written.index, fault));
                 }
                 Ok(ranked) => {
-                    let rule = self.rule(&written, named, &ranked, &mut notes, &mut outcome);
-                    outcome.rules.push((rule, ranked));
+                    let rule = self.rule(&written, &ranked, &mut notes, &mut outcome);
+                    outcome.rules.push((written.index, rule, ranked));
                 }
             }
         }
@@ -104,7 +104,6 @@ impl<'s> Rules<'s> {
     fn rule(
         &mut self,
         written: &WrittenRule<'_>,
-        named: &Arc<Route>,
         ranked: &[Ranked],
         notes: &mut Notes<'_, 's>,
         outcome: &mut Outcome,
@@ -119,16 +118,18 @@ impl<'s> Rules<'s> {
             retry,
             session_persistence,
         } = written;
-        let name = RuleName { route: named.clone(), index: *index, name: name.map(str::to_owned) };
+        let own_name = name.map(str::to_owned);
+        let (namespace, route) = notes.route.metadata().key();
+        let name = RuleName::new(notes.route.kind(), namespace, route, *index);
         let (timeouts, mut faults) = durations::timeouts(*timeouts);
         let retry = retry.map(|retry| {
             let (retry, more) = aside::retry(retry);
             faults.extend(more);
-            Box::new(retry)
+            retry
         });
         let session = session_persistence.and_then(|written| {
             let session = sessions::compile(written, &name, ranked.iter().map(|(matches, _)| matches));
-            session.map(Box::new).map_err(|fault| faults.push(fault)).ok()
+            session.map_err(|fault| faults.push(fault)).ok()
         });
         for (field, message) in faults {
             notes.add(Severity::Error, field, &Fault::new("UnsupportedValue", message));
@@ -152,7 +153,8 @@ impl<'s> Rules<'s> {
             };
             notes.add(Severity::Warning, "backendRefs", &Fault::new("NoBackend", message));
         }
-        Rule { name, filters, backends, timeouts, retry, session }
+        let terms = Terms { name: own_name, filters, timeouts, retry, session };
+        Rule { name, backends, terms: terms.kept() }
     }
 
     fn backends(
@@ -204,7 +206,8 @@ impl<'s> Rules<'s> {
                 weight = MAX_WEIGHT;
                 outcome.broken.push((written.index, fault));
             }
-            entries.push(Backend { weight, filters, index });
+            let filters = (!filters.is_empty()).then(|| Box::new(filters));
+            entries.push(Backend { weight, index, filters });
         }
         let cluster = (!specs.is_empty()).then(|| self.cluster(name, specs));
         Backends::new(cluster, entries)
@@ -213,8 +216,8 @@ impl<'s> Rules<'s> {
     fn cluster(&mut self, name: &RuleName, backends: Vec<crate::upstream::BackendSpec>) -> ClusterId {
         let id = cluster_id(self.clusters.len());
         self.clusters.push(ClusterSpec {
-            name: name.to_string(),
-            backends,
+            name: name.text().clone(),
+            backends: backends.into(),
             connect_timeout: CONNECT_TIMEOUT,
         });
         id

@@ -10,7 +10,7 @@ use super::routes::Written;
 use super::rules::{Outcome, Rules};
 use crate::host::HostPattern;
 use crate::resource::{Severity, Snapshot};
-use crate::routing::{PathIndex, Rank, Route, Rule};
+use crate::routing::{PathIndex, Rank, Rule};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Filling<'a, 's> {
     /// All rules of the table.
     pub table: Vec<Arc<Rule>>,
     /// The host names that each kind of route has on a listener, and whose they were first.
-    owners: HashMap<(ListenerId, &'static str), BTreeMap<HostPattern, Arc<Route>>>,
+    owners: HashMap<(ListenerId, &'static str), BTreeMap<HostPattern, Written<'s>>>,
 }
 
 impl<'a, 's> Filling<'a, 's> {
@@ -33,12 +33,6 @@ impl<'a, 's> Filling<'a, 's> {
 
     /// Attaches one route, and says what came of it.
     pub fn add(&mut self, route: &Written<'s>, findings: &mut Findings) -> RouteReport {
-        let metadata = route.metadata();
-        let named = Arc::new(Route {
-            kind: route.kind(),
-            namespace: metadata.namespace.to_string(),
-            name: metadata.name.to_string(),
-        });
         let mut report = RouteReport {
             route: route.kept(),
             parents: Box::default(),
@@ -55,7 +49,7 @@ impl<'a, 's> Filling<'a, 's> {
         self.rules.backends.serve(gateways.collect::<BTreeSet<_>>().into_iter().collect());
         let hostnames = hostnames(route, findings);
         let clusters = self.rules.clusters.len();
-        let outcome = self.rules.compile(route, &named, findings);
+        let outcome = self.rules.compile(route, findings);
         let unserved = hostnames.as_ref().err().cloned().or_else(|| not_served(&outcome));
         let mut listeners = BTreeMap::new();
         let mut parents = Vec::with_capacity(ours.len());
@@ -64,7 +58,7 @@ impl<'a, 's> Filling<'a, 's> {
             if let Ok(hostnames) = &hostnames {
                 let approach = Approach { snapshot: self.snapshot, route, hostnames, parent };
                 let attachment = attach(self.bound, &approach);
-                verdict = self.take(attachment, &named, &mut listeners);
+                verdict = self.take(attachment, route, &mut listeners);
                 if !verdict.holds {
                     let fault = Fault::new(verdict.reason, verdict.message.clone());
                     route.note(findings, Severity::Error, format!("spec.parentRefs[{i}]"), &fault);
@@ -88,7 +82,7 @@ impl<'a, 's> Filling<'a, 's> {
             // Nobody asks for its clusters.
             self.rules.clusters.truncate(clusters);
         } else {
-            self.insert(route, &named, outcome, &listeners);
+            self.insert(route, outcome, &listeners);
         }
         report
     }
@@ -97,11 +91,11 @@ impl<'a, 's> Filling<'a, 's> {
     fn take(
         &mut self,
         attachment: Attachment,
-        named: &Arc<Route>,
+        route: &Written<'s>,
         listeners: &mut BTreeMap<ListenerId, Vec<HostPattern>>,
     ) -> Verdict {
         let Attachment { verdict, listeners: mut taken } = attachment;
-        let refused = self.claim(&mut taken, named);
+        let refused = self.claim(&mut taken, route);
         listeners.extend(taken);
         refused.map_or(verdict, |fault| Verdict::no(fault.reason, fault.message))
     }
@@ -131,25 +125,26 @@ impl<'a, 's> Filling<'a, 's> {
     fn claim(
         &mut self,
         taken: &mut BTreeMap<ListenerId, Vec<HostPattern>>,
-        route: &Arc<Route>,
+        route: &Written<'s>,
     ) -> Option<Fault> {
         if self.snapshot.grpc_routes.is_empty() || self.snapshot.http_routes.is_empty() {
             return None;
         }
         let mut refused = None;
-        taken.retain(|&listener, hosts| match self.rival(listener, route.kind, hosts) {
+        taken.retain(|&listener, hosts| match self.rival(listener, route.kind(), hosts) {
             Some((host, owner)) => {
+                let (namespace, name) = owner.metadata().key();
                 let message = format!(
-                    "host name {host} belongs to {} {}/{}, which is older or comes first by name; the two kinds cannot share one",
-                    owner.kind, owner.namespace, owner.name
+                    "host name {host} belongs to {} {namespace}/{name}, which is older or comes first by name; the two kinds cannot share one",
+                    owner.kind()
                 );
                 refused = Some(Fault::new("NotAllowedByListeners", message));
                 false
             }
             None => {
-                let owners = self.owners.entry((listener, route.kind)).or_default();
+                let owners = self.owners.entry((listener, route.kind())).or_default();
                 for host in hosts.iter() {
-                    owners.entry(host.clone()).or_insert_with(|| route.clone());
+                    owners.entry(host.clone()).or_insert(*route);
                 }
                 true
             }
@@ -163,14 +158,14 @@ impl<'a, 's> Filling<'a, 's> {
         listener: ListenerId,
         kind: &str,
         hosts: &[HostPattern],
-    ) -> Option<(HostPattern, Arc<Route>)> {
+    ) -> Option<(HostPattern, Written<'s>)> {
         let (g, l) = listener;
         let of_listener = &self.bound[g].listeners[l].hostname;
         let other = if kind == "HTTPRoute" { "GRPCRoute" } else { "HTTPRoute" };
         let theirs = self.owners.get(&(listener, other))?;
         theirs.iter().find_map(|(name, owner)| {
             let shared = hosts.iter().find_map(|host| both(host, name, of_listener))?;
-            Some((shared, owner.clone()))
+            Some((shared, *owner))
         })
     }
 
@@ -190,15 +185,14 @@ impl<'a, 's> Filling<'a, 's> {
     fn insert(
         &mut self,
         route: &Written<'_>,
-        named: &Arc<Route>,
         outcome: Outcome,
         listeners: &BTreeMap<ListenerId, Vec<HostPattern>>,
     ) {
-        let name = format!("{}/{}", named.namespace, named.name);
-        for (rule, ranked) in outcome.rules {
+        let (namespace, name) = route.metadata().key();
+        let name: Arc<str> = format!("{namespace}/{name}").into();
+        for (index, rule, ranked) in outcome.rules {
             let place =
                 u32::try_from(self.table.len()).expect("memory ends before four thousand million rules");
-            let index = rule.name.index;
             self.table.push(Arc::new(rule));
             if !route.speaks_http() {
                 self.insert_stream(place, listeners);
@@ -279,7 +273,8 @@ fn hostnames(route: &Written<'_>, findings: &mut Findings) -> Result<Vec<HostPat
 /// Why none of a route's rules serves a request as it is written.
 fn not_served(outcome: &Outcome) -> Option<Fault> {
     let Outcome { rules, dropped, broken, unresolved: _ } = outcome;
-    let whole = rules.iter().any(|(rule, _)| rule.filters.broken.is_none());
+    let whole =
+        rules.iter().any(|(_, rule, _)| rule.filters().is_none_or(|filters| filters.broken.is_none()));
     if whole {
         return None;
     }

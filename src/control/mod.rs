@@ -363,8 +363,8 @@ impl Control {
 
 /// Rules that their users gave a name, with that of their cluster.
 fn named_rules(table: &RoutingTable) -> Vec<(String, String)> {
-    let names = table.rules().iter().map(|rule| &rule.name);
-    names.filter_map(|rule| Some((rule.to_string(), rule.name.clone()?))).collect()
+    let rules = table.rules().iter();
+    rules.filter_map(|rule| Some((rule.name.to_string(), rule.own_name()?.to_owned()))).collect()
 }
 
 /// Seconds since 1970.

@@ -1,7 +1,7 @@
 //! What a rule or a backend does to a request or a response; one file per filter.
 //!
 //! Filters are a struct, not a list of `dyn`: the fields run in their order, and full destructuring makes the
-//! compiler ask where a new one goes. A rule without filters pays one comparison with `None` for each.
+//! compiler ask where a new one goes. A rule without filters pays one comparison with `None` for all of them.
 
 mod cors;
 mod credential;
@@ -60,4 +60,34 @@ pub struct Filters {
     pub mirrors: Box<[Mirror]>,
     /// Changes the response's headers.
     pub response_headers: Option<Box<HeaderEdits>>,
+}
+
+impl Filters {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            broken,
+            cors,
+            external_auth,
+            redirect,
+            direct_response,
+            request_headers,
+            credential,
+            rewrite,
+            hides_host,
+            mirrors,
+            response_headers,
+        } = self;
+        let answers = broken.is_some()
+            || cors.is_some()
+            || external_auth.is_some()
+            || redirect.is_some()
+            || direct_response.is_some();
+        let changes = request_headers.is_some()
+            || credential.is_some()
+            || rewrite.is_some()
+            || *hides_host
+            || response_headers.is_some();
+        !answers && !changes && mirrors.is_empty()
+    }
 }

@@ -22,7 +22,7 @@ impl Target {
         let revision = live.load()?;
         let rule = revision.table.find_stream(socket, server_name)?;
         let chosen = rule.backends.next()?;
-        if chosen.filters.broken.is_some() {
+        if chosen.filters.as_ref().is_some_and(|filters| filters.broken.is_some()) {
             return None;
         }
         let (cluster, backend) = (rule.backends.cluster()?.0 as usize, chosen.index?);

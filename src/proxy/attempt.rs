@@ -216,7 +216,7 @@ mod tests {
     fn retrying(attempts: u32, codes: &[u16]) -> impl FnOnce(&mut Rule) + use<> {
         let codes = codes.iter().map(|code| StatusCode::from_u16(*code).expect("a status")).collect();
         let retry = Retry::new(Some(attempts), codes, Some(Duration::from_millis(5)));
-        move |rule| rule.retry = Some(Box::new(retry))
+        move |rule| rule.terms.get_or_insert_default().retry = Some(retry)
     }
 
     fn after(milliseconds: u64) -> TimeLimit {
@@ -315,7 +315,7 @@ mod tests {
                 .await;
                 let rig = Rig::new(&[&[upstream.address]], |rule| {
                     retrying(2, &[])(rule);
-                    rule.timeouts.backend_request = after(100);
+                    rule.terms.get_or_insert_default().timeouts.backend_request = after(100);
                 });
                 let got = rig.get("/").await;
                 assert_eq!((status(&got), upstream.requests().len()), (want, tries), "{hanging}");
@@ -330,8 +330,8 @@ mod tests {
             let upstream = Upstream::new(|_, _| Act::Hang).await;
             let rig = Rig::new(&[&[upstream.address]], |rule| {
                 retrying(100, &[])(rule);
-                rule.timeouts.backend_request = after(100);
-                rule.timeouts.request = after(350);
+                rule.terms.get_or_insert_default().timeouts.backend_request = after(100);
+                rule.terms.get_or_insert_default().timeouts.request = after(350);
             });
             let started = Instant::now();
             assert_eq!(status(&rig.get("/").await), 504);
@@ -345,7 +345,9 @@ mod tests {
     async fn without_retry_one_try_is_all_there_is() {
         local(async {
             let upstream = Upstream::new(|_, _| Act::Hang).await;
-            let rig = Rig::new(&[&[upstream.address]], |rule| rule.timeouts.backend_request = after(100));
+            let rig = Rig::new(&[&[upstream.address]], |rule| {
+                rule.terms.get_or_insert_default().timeouts.backend_request = after(100)
+            });
             assert_eq!((status(&rig.get("/").await), upstream.requests().len()), (504, 1));
         })
         .await;
@@ -359,7 +361,7 @@ mod tests {
                     .await;
             let rig = Rig::new(&[&[upstream.address]], |rule| {
                 retrying(2, &[503])(rule);
-                rule.timeouts.request = after(200);
+                rule.terms.get_or_insert_default().timeouts.request = after(200);
             });
             let mut client = rig.open();
             client.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await.expect("written");

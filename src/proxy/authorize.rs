@@ -217,7 +217,9 @@ fn head(method: Method, headers: HeaderMap) -> request::Parts {
 #[cfg(test)]
 mod tests {
     use crate::filter::{AuthPath, AuthProtocol, ExternalAuth, Fields, Filters, OnFailure};
-    use crate::proxy::rig::{Act, Rig, Upstream, answer, answer_with, backend, body, local, status, values};
+    use crate::proxy::rig::{
+        Act, Rig, Upstream, answer, answer_with, backend, body, filters_of, local, status, values,
+    };
     use crate::routing::Rule;
     use http::{HeaderName, StatusCode};
     use std::time::Duration;
@@ -242,7 +244,7 @@ mod tests {
 
     fn asking(auth: ExternalAuth) -> impl FnOnce(&mut Rule) {
         let filters = Filters { external_auth: Some(Box::new(auth)), ..Filters::default() };
-        move |rule| rule.filters = filters
+        move |rule| filters_of(rule, filters)
     }
 
     const FORGED: &str = "remote-user: admin\r\nremote-groups: root\r\ncookie: c=1\r\nx-a: 1\r\n";

@@ -144,14 +144,18 @@ impl Exchange<'_> {
             recording: Recording::default(),
             additions: None,
         };
-        passage.admit(self, &[&rule.filters], down).await?;
+        if rule.filters().is_some() {
+            passage.admit(self, &[rule.filters()], down).await?;
+        }
         let (backend, kept) = choose(revision, rule, &passage)?;
-        passage.admit(self, &[&rule.filters, &backend.filters], down).await?;
+        let filters = [rule.filters(), backend.filters.as_deref()];
+        if backend.filters.is_some() {
+            passage.admit(self, &filters, down).await?;
+        }
         let (id, cluster, endpoints) = destination(revision, rule, backend, self.connection)?;
-        let filters = [&rule.filters, &backend.filters];
         let address = self.leaving(&mut passage, filters, id)?;
         let feeds = mirror::start(self.worker, &passage, filters, &address, down);
-        if rule.retry.is_some() {
+        if rule.retry().is_some() {
             passage.recording.start();
         }
         let Passage { head, clock, recording, additions, .. } = passage;
@@ -166,16 +170,16 @@ impl Exchange<'_> {
                 filters,
                 grant: self.grant.as_ref(),
                 additions,
-                session: rule.session.as_deref(),
+                session: rule.session(),
                 kept: kept.as_ref().map(|active| active.endpoint().address.clone()),
                 secure: self.connection.server_name.is_some(),
                 since: self.connection.gateway.habits.envoy_headers.then_some(self.started),
             },
             clock,
-            limit: rule.timeouts.backend_request.or(None),
+            limit: rule.timeouts().backend_request.or(None),
             recording,
             feeds,
-            retries: Retries::new(rule.retry.as_deref()),
+            retries: Retries::new(rule.retry()),
             choice: Choice { kept, ..Choice::default() },
             notes: &mut self.notes,
         };
@@ -187,7 +191,7 @@ impl Exchange<'_> {
     fn leaving(
         &mut self,
         passage: &mut Passage<'_>,
-        filters: [&Filters; 2],
+        filters: [Option<&Filters>; 2],
         to: ClusterId,
     ) -> Result<Address, Reply> {
         passage.edit(filters);
@@ -199,7 +203,7 @@ impl Exchange<'_> {
 
     /// How long the request may take, all tries together.
     fn limit(&self, rule: &Rule) -> Option<Duration> {
-        rule.timeouts.request.or(self.connection.gateway.limits.request_timeout)
+        rule.timeouts().request.or(self.connection.gateway.limits.request_timeout)
     }
 
     /// Counts how a cluster's request ended.
@@ -245,7 +249,7 @@ impl Exchange<'_> {
         if self.connection.gateway.habits.envoy_headers {
             let (Connection { peer, gateway, .. }, rule) = (self.connection, found.rule);
             let stranger = gateway.trusted_hops == 0 && !gateway.trusts(peer.ip());
-            let timeout = rule.timeouts.backend_request.or(self.limit(rule));
+            let timeout = rule.timeouts().backend_request.or(self.limit(rule));
             forwarded::tell_upstream(&mut head.headers, timeout, stranger.then_some(peer.ip()));
         }
         Ok((found, head))
@@ -298,7 +302,7 @@ fn choose<'r>(
     rule: &'r Rule,
     passage: &Passage<'_>,
 ) -> Result<(&'r Backend, Option<Active>), Reply> {
-    if let Some(session) = &rule.session
+    if let Some(session) = rule.session()
         && let Some((backend, active)) = kept::find(session, revision, rule, &passage.head.headers)
     {
         return Ok((backend, Some(active)));

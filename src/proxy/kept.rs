@@ -47,7 +47,6 @@ impl Display for Named<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::filter::Filters;
     use crate::proxy::rig::{Rig, Upstream, body, local, status, values};
     use crate::routing::{Backend, Backends, Carrier, ClusterId, Rule, Session};
     use http::HeaderName;
@@ -56,7 +55,7 @@ mod tests {
     fn keeping(carrier: Carrier) -> impl FnOnce(&mut Rule) {
         move |rule| {
             let session = Session::new("httproute/default/app/rule/0", carrier, None);
-            rule.session = Some(Box::new(session.expect("valid")));
+            rule.terms.get_or_insert_default().session = Some(session.expect("valid"));
         }
     }
 
@@ -108,8 +107,8 @@ mod tests {
                     keeping(Carrier::Header(HeaderName::from_static("x-session")))(rule);
                     let backends = weights.iter().zip(0..).map(|(&weight, place)| Backend {
                         weight,
-                        filters: Filters::default(),
                         index: Some(place),
+                        filters: None,
                     });
                     rule.backends = Backends::new(Some(ClusterId(0)), backends.collect());
                 }

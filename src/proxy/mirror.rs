@@ -77,11 +77,11 @@ impl Pieces {
 pub fn start(
     worker: &Worker,
     passage: &Passage<'_>,
-    filters: [&Filters; 2],
+    filters: [Option<&Filters>; 2],
     address: &Address,
     down: &mut Downstream,
 ) -> Vec<Feed> {
-    let [of_rule, of_backend] = filters.map(|filters| &*filters.mirrors);
+    let [of_rule, of_backend] = filters.map(|filters| filters.map_or(&[][..], |filters| &filters.mirrors));
     if (of_rule.is_empty() && of_backend.is_empty()) || passage.asked.upgrade.is_some() {
         return Vec::new();
     }
@@ -234,7 +234,7 @@ fn poll_step(up: &mut Upstream, pieces: &mut Option<&mut Pieces>, cx: &mut Conte
 #[cfg(test)]
 mod tests {
     use crate::filter::{Filters, HostEdit, Mirror, PathEdit, Rewrite, Share};
-    use crate::proxy::rig::{Act, Rig, Upstream, answer, backend, body, local, nobody, status};
+    use crate::proxy::rig::{Act, Rig, Upstream, answer, backend, body, filters_of, local, nobody, status};
     use crate::routing::Rule;
     use http::HeaderValue;
     use std::time::{Duration, Instant};
@@ -243,7 +243,7 @@ mod tests {
         let mirrors =
             shares.iter().zip(1..).map(|(share, place)| Mirror { to: backend(place), share: *share });
         let filters = Filters { mirrors: mirrors.collect(), ..Filters::default() };
-        move |rule| rule.filters = filters
+        move |rule| filters_of(rule, filters)
     }
 
     #[tokio::test]
@@ -254,7 +254,7 @@ mod tests {
             let rig =
                 Rig::new(&[&[upstream.address], &[mirrors[0].address], &[mirrors[1].address]], |rule| {
                     mirroring(&[Share::ALL, Share::ALL])(rule);
-                    rule.filters.rewrite = Some(Box::new(Rewrite {
+                    rule.terms.get_or_insert_default().filters.rewrite = Some(Box::new(Rewrite {
                         hostname: Some(HostEdit::Literal(HeaderValue::from_static("b.test"))),
                         path: Some(PathEdit::Full("/other".into())),
                     }));

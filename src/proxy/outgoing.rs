@@ -27,13 +27,13 @@ impl Address {
     /// [`Reply::BadRequest`] when the client has a rewrite make a host or a path that is none.
     pub fn new(
         asked: &Asked,
-        filters: [&Filters; 2],
+        filters: [Option<&Filters>; 2],
         matched: usize,
         headers: &HeaderMap,
     ) -> Result<Self, Reply> {
         let mut host = asked.host.clone();
         let mut path = Cow::Borrowed(asked.path());
-        for rewrite in filters.into_iter().filter_map(|filters| filters.rewrite.as_deref()) {
+        for rewrite in filters.into_iter().flatten().filter_map(|filters| filters.rewrite.as_deref()) {
             if let Some(other) = rewrite.hostname.as_ref().and_then(|edit| edit.apply(headers, &path)) {
                 target::host(other.to_str().map_err(|_| Reply::BadRequest)?)?;
                 host = other;

@@ -33,10 +33,10 @@ impl Passage<'_> {
     pub async fn admit(
         &mut self,
         exchange: &mut Exchange<'_>,
-        levels: &[&Filters],
+        levels: &[Option<&Filters>],
         down: &mut Downstream,
     ) -> Result<(), Ended> {
-        let Some(filters) = levels.last() else { return Ok(()) };
+        let Some(Some(filters)) = levels.last() else { return Ok(()) };
         if let Some(reply) = filters.broken {
             return Err(reply.into());
         }
@@ -58,7 +58,7 @@ impl Passage<'_> {
             }
             (None, Some(direct)) => Answer::direct(direct, &self.told(exchange, direct.status())),
         };
-        for edits in levels.iter().filter_map(|filters| filters.response_headers.as_deref()) {
+        for edits in levels.iter().flatten().filter_map(|filters| filters.response_headers.as_deref()) {
             edits.apply(&mut answer.head.headers);
         }
         Err(answer.into())
@@ -83,8 +83,8 @@ impl Passage<'_> {
     }
 
     /// Runs the filters that change the request's headers.
-    pub fn edit(&mut self, levels: [&Filters; 2]) {
-        for Filters { request_headers, credential, hides_host, .. } in levels {
+    pub fn edit(&mut self, levels: [Option<&Filters>; 2]) {
+        for Filters { request_headers, credential, hides_host, .. } in levels.into_iter().flatten() {
             if *hides_host {
                 forwarded::hide_host(&mut self.head.headers, &self.asked.host);
             }
@@ -103,7 +103,7 @@ mod tests {
     use crate::filter::{
         Allowed, Cors, DirectResponse, Filters, HeaderEdits, OriginPattern, Redirect, Scheme,
     };
-    use crate::proxy::rig::{Rig, Upstream, answer_with, body, local, nobody, status, values};
+    use crate::proxy::rig::{Rig, Upstream, answer_with, body, filters_of, local, nobody, status, values};
     use crate::routing::{Backend, Backends, ClusterId};
     use http::{HeaderName, HeaderValue, StatusCode};
     use std::sync::Arc;
@@ -122,7 +122,7 @@ mod tests {
     async fn a_preflight_is_the_gateways_to_answer() {
         local(async {
             let upstream = Upstream::named("app").await;
-            let rig = Rig::new(&[&[upstream.address]], |rule| rule.filters = cors());
+            let rig = Rig::new(&[&[upstream.address]], |rule| filters_of(rule, cors()));
             for (origin, want, granted) in
                 [("https://www.a.test", 200, vec!["https://www.a.test"]), ("https://b.test", 403, vec![])]
             {
@@ -148,7 +148,7 @@ mod tests {
                 (upstream.address, "https://b.test", 200, vec![]),
                 (refusing, "https://www.a.test", 503, vec!["https://www.a.test"]),
             ] {
-                let rig = Rig::new(&[&[endpoint]], |rule| rule.filters = cors());
+                let rig = Rig::new(&[&[endpoint]], |rule| filters_of(rule, cors()));
                 let answer = rig.send("GET", "/", &format!("origin: {origin}\r\n"), "").await;
                 assert_eq!(status(&answer), want, "{answer}");
                 assert_eq!(values(&answer, "access-control-allow-origin"), granted, "{answer}");
@@ -165,11 +165,9 @@ mod tests {
                 rule.backends = Backends::default();
                 let html = HeaderValue::from_static("text/html");
                 let direct = DirectResponse::new(404, Some(html), "<p>gone".into()).expect("valid");
-                rule.filters = Filters {
-                    direct_response: Some(Box::new(direct)),
-                    response_headers: marked(),
-                    ..Filters::default()
-                };
+                let direct_response = Some(Box::new(direct));
+                let response_headers = marked();
+                filters_of(rule, Filters { direct_response, response_headers, ..Filters::default() });
             });
             let answer = rig.get("/").await;
             assert_eq!((status(&answer), body(&answer)), (404, "<p>gone"));
@@ -195,9 +193,9 @@ mod tests {
                     status: StatusCode::PERMANENT_REDIRECT,
                 };
                 let filters = Filters { redirect: Some(Box::new(redirect)), ..Filters::default() };
-                let backend = Backend { weight: 1, filters, index: Some(0) };
+                let backend = Backend { weight: 1, index: Some(0), filters: Some(Box::new(filters)) };
                 rule.backends = Backends::new(Some(ClusterId(0)), vec![backend]);
-                rule.filters.response_headers = marked();
+                filters_of(rule, Filters { response_headers: marked(), ..Filters::default() });
             });
             let answer = rig.get("/p?q").await;
             assert_eq!(status(&answer), 308);

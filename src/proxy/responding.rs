@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// What is done to a response.
 pub struct Responding<'a> {
     /// The rule's, then the backend's.
-    pub filters: [&'a Filters; 2],
+    pub filters: [Option<&'a Filters>; 2],
     pub grant: Option<&'a Grant>,
     /// What the authorizer adds.
     pub additions: Option<Box<HeaderMap>>,
@@ -35,7 +35,7 @@ impl Responding<'_> {
         if let Some(since) = self.since {
             forwarded::tell_service_time(&mut head.headers, since.elapsed());
         }
-        for filters in self.filters {
+        for filters in self.filters.into_iter().flatten() {
             if let Some(edits) = &filters.response_headers {
                 edits.apply(&mut head.headers);
             }

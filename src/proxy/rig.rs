@@ -6,8 +6,8 @@ use crate::filter::{ClusterId, Destination, Filters};
 use crate::host::{HostIndex, HostPattern};
 use crate::live::{Live, Revision};
 use crate::routing::{
-    Backend, Backends, GatewayId, Listener, Matches, PathIndex, PathMatch, PathRank, Rank, Route,
-    RoutingTable, Rule, RuleName, SocketId, SocketTable, Timeouts, Transport,
+    Backend, Backends, GatewayId, Listener, Matches, PathIndex, PathMatch, PathRank, Rank, RoutingTable,
+    Rule, RuleName, SocketId, SocketTable, Transport,
 };
 use crate::telemetry::{HttpStats, Observers};
 use crate::upstream::{
@@ -276,16 +276,17 @@ pub fn body(answer: &str) -> &str {
 }
 
 fn rule() -> Rule {
-    let route = Route { kind: "HTTPRoute", namespace: "default".into(), name: "app".into() };
-    let first = Backend { weight: 1, filters: Filters::default(), index: Some(0) };
+    let first = Backend { weight: 1, index: Some(0), filters: None };
     Rule {
-        name: RuleName { route: Arc::new(route), index: 0, name: None },
-        filters: Filters::default(),
+        name: RuleName::new("HTTPRoute", "default", "app", 0),
         backends: Backends::new(Some(ClusterId(0)), vec![first]),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
+        terms: None,
     }
+}
+
+/// Gives a rule these filters.
+pub fn filters_of(rule: &mut Rule, filters: Filters) {
+    rule.terms.get_or_insert_default().filters = filters;
 }
 
 fn table(rule: Rule) -> RoutingTable {
@@ -295,7 +296,7 @@ fn table(rule: Rule) -> RoutingTable {
         headers: 0,
         queries: 0,
         age: Reverse(0),
-        route: Reverse(String::new()),
+        route: Reverse("".into()),
         position: Reverse((0, 0)),
     };
     let everything = Matches::of(PathMatch::prefix("/"));

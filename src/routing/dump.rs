@@ -6,7 +6,7 @@
 use super::dump_filters::dump_filters;
 use super::{
     Backend, Backends, Carrier, CookieMatch, GatewayId, HeaderMatch, Listener, Matches, PathIndex, PathMatch,
-    QueryMatch, Retry, RoutingTable, Rule, Session, SocketId, SocketTable, StreamListener, TextMatch,
+    QueryMatch, Retry, RoutingTable, Rule, Session, SocketId, SocketTable, StreamListener, Terms, TextMatch,
     TimeLimit, Timeouts, Transport,
 };
 use crate::host::HostPattern;
@@ -154,9 +154,17 @@ fn text_words(text: &TextMatch) -> String {
 }
 
 fn dump_rule(rule: &Rule, page: &mut Page) {
-    let Rule { name, filters, backends, timeouts, retry, session } = rule;
+    let Rule { name, backends, terms } = rule;
     page.open(1, name);
-    if let Some(name) = &name.name {
+    if let Some(terms) = terms {
+        dump_terms(terms, page);
+    }
+    dump_backends(backends, page);
+}
+
+fn dump_terms(terms: &Terms, page: &mut Page) {
+    let Terms { name, filters, timeouts, retry, session } = terms;
+    if let Some(name) = name {
         page.entry(2, "name", name);
     }
     let Timeouts { request, backend_request } = timeouts;
@@ -169,7 +177,6 @@ fn dump_rule(rule: &Rule, page: &mut Page) {
         page.entry(2, "session", session_words(session));
     }
     dump_filters(filters, 2, page);
-    dump_backends(backends, page);
 }
 
 fn dump_limit(name: &str, limit: TimeLimit, page: &mut Page) {
@@ -203,12 +210,14 @@ fn dump_backends(backends: &Backends, page: &mut Page) {
         return;
     }
     page.open(2, "backends");
-    for Backend { weight, filters, index } in backends.entries() {
+    for Backend { weight, index, filters } in backends.entries() {
         let whither = match index {
             Some(index) => format!("backend {index} of its cluster"),
             None => "500 NoBackend".to_owned(),
         };
         page.pair(3, format!("weight {weight}"), whither);
-        dump_filters(filters, 4, page);
+        if let Some(filters) = filters {
+            dump_filters(filters, 4, page);
+        }
     }
 }

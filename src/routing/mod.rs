@@ -23,7 +23,7 @@ pub use limits::{Retry, TimeLimit, Timeouts};
 pub use matches::{CookieLists, CookieMatch, HeaderMatch, Matches, PathMatch, QueryMatch, TextMatch};
 pub use path::PathIndex;
 pub use rank::{PathRank, Rank};
-pub use rule::{Backend, Backends, Route, Rule, RuleName};
+pub use rule::{Backend, Backends, Rule, RuleName, Terms};
 pub use session::{Carrier, Session, SessionError, Token};
 pub use table::{Found, Listener, Request, RoutingTable, SocketTable, StreamListener};
 

@@ -3,6 +3,7 @@
 //! The order of the fields is the order of the Gateway API (`HTTPRouteRule.matches`); `Reverse` where less wins.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 /// How specific a path match is. Exact beats every regular expression, which beats every prefix (the Gateway
 /// API leaves the place of regular expressions open; Envoy Gateway puts them here too).
@@ -27,7 +28,7 @@ pub struct Rank {
     /// `creationTimestamp` in seconds: the oldest route wins. 0 where there is none, as in files.
     pub age: Reverse<i64>,
     /// `namespace/name` of the route, in alphabetical order.
-    pub route: Reverse<String>,
+    pub route: Reverse<Arc<str>>,
     /// Rule and match within the route, in the order written.
     pub position: Reverse<(usize, usize)>,
 }

@@ -15,43 +15,94 @@ thread_local! {
     static POINT: Cell<u32> = Cell::new(fastrand::u32(..));
 }
 
-/// The route a rule comes from; shared by its rules.
+/// Which rule of which route: `httproute/<namespace>/<name>/rule/<index>`, which is the cluster name that Envoy Gateway
+/// gives. One text for the rule, its cluster and its metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// `HTTPRoute` or `GRPCRoute`.
-    pub kind: &'static str,
-    pub namespace: String,
-    pub name: String,
-}
+pub struct RuleName(Arc<str>);
 
-/// Which rule of which route: `httproute/<namespace>/<name>/rule/<index>` when printed, which is the cluster
-/// name that Envoy Gateway gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleName {
-    pub route: Arc<Route>,
-    pub index: usize,
-    /// `rules[].name`, where the user gave one.
-    pub name: Option<String>,
+impl RuleName {
+    /// The name of a rule of a route of this kind.
+    pub fn new(kind: &str, namespace: &str, route: &str, index: usize) -> Self {
+        Self(format!("{}/{namespace}/{route}/rule/{index}", kind.to_ascii_lowercase()).into())
+    }
+
+    /// The text, to share it.
+    pub fn text(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    /// The route that the rule is of: `httproute/<namespace>/<name>`.
+    pub fn route(&self) -> &str {
+        self.0.rsplit_once("/rule/").map_or(&self.0, |(route, _)| route)
+    }
 }
 
 impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Route { kind, namespace, name } = &*self.route;
-        write!(f, "{}/{namespace}/{name}/rule/{}", kind.to_ascii_lowercase(), self.index)
+        f.write_str(&self.0)
     }
 }
 
-/// What a rule does.
+/// What a rule does. There may be a hundred thousand, so what few of them have stands apart.
 #[derive(Debug, Clone)]
 pub struct Rule {
     pub name: RuleName,
-    pub filters: Filters,
     pub backends: Backends,
+    /// `None` passes requests on as they are.
+    pub terms: Option<Box<Terms>>,
+}
+
+/// What a rule does beside passing requests on.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// `rules[].name`, where the user gave one.
+    pub name: Option<String>,
+    pub filters: Filters,
     pub timeouts: Timeouts,
     /// `None` leaves it at what is safe whatever the request is.
-    pub retry: Option<Box<Retry>>,
+    pub retry: Option<Retry>,
     /// Keeps clients at one endpoint.
-    pub session: Option<Box<Session>>,
+    pub session: Option<Session>,
+}
+
+impl Terms {
+    /// What a rule keeps of them: nothing where they say nothing.
+    pub fn kept(self) -> Option<Box<Self>> {
+        let Self { name, filters, timeouts, retry, session } = &self;
+        let plain = name.is_none()
+            && filters.is_empty()
+            && *timeouts == Timeouts::default()
+            && retry.is_none()
+            && session.is_none();
+        (!plain).then(|| Box::new(self))
+    }
+}
+
+impl Rule {
+    /// The filters of the rule; `None` when there are none.
+    pub fn filters(&self) -> Option<&Filters> {
+        self.terms.as_deref().map(|terms| &terms.filters)
+    }
+
+    /// The time limits of the rule.
+    pub fn timeouts(&self) -> Timeouts {
+        self.terms.as_deref().map(|terms| terms.timeouts).unwrap_or_default()
+    }
+
+    /// When requests are tried again.
+    pub fn retry(&self) -> Option<&Retry> {
+        self.terms.as_deref()?.retry.as_ref()
+    }
+
+    /// What keeps clients at one endpoint.
+    pub fn session(&self) -> Option<&Session> {
+        self.terms.as_deref()?.session.as_ref()
+    }
+
+    /// `rules[].name`, where the user gave one.
+    pub fn own_name(&self) -> Option<&str> {
+        self.terms.as_deref()?.name.as_deref()
+    }
 }
 
 /// Where a rule sends its requests, by weight.
@@ -60,8 +111,6 @@ pub struct Backends {
     /// The cluster that all of the rule's backends belong to; `None` when not one of them can be used.
     cluster: Option<ClusterId>,
     entries: Box<[Backend]>,
-    /// The sum of all weights.
-    total: u32,
 }
 
 /// One `backendRef`.
@@ -69,18 +118,16 @@ pub struct Backends {
 pub struct Backend {
     /// Its share of the sum of all weights; 0 gets nothing.
     pub weight: u32,
-    /// Applied after the rule's filters.
-    pub filters: Filters,
     /// Its place in the cluster; `None` when the reference is not valid, which answers 500 for its share.
     pub index: Option<u16>,
+    /// Applied after the rule's filters.
+    pub filters: Option<Box<Filters>>,
 }
 
 impl Backends {
-    /// Backends of one cluster. Their weights add up without overflow: the Gateway API allows 16 of at most
-    /// 1,000,000, and `compile` refuses more.
+    /// Backends of one cluster.
     pub fn new(cluster: Option<ClusterId>, entries: Vec<Backend>) -> Self {
-        let total = entries.iter().fold(0u32, |sum, backend| sum.saturating_add(backend.weight));
-        Self { cluster, entries: entries.into(), total }
+        Self { cluster, entries: entries.into() }
     }
 
     /// The cluster of the rule.
@@ -108,11 +155,13 @@ impl Backends {
         if let [only] = &*self.entries {
             return (only.weight > 0).then_some(only);
         }
-        if self.total == 0 {
+        // It cannot overflow: the Gateway API allows 16 backends of at most 1,000,000, and `compile` refuses more.
+        let total = self.entries.iter().fold(0u32, |sum, backend| sum.saturating_add(backend.weight));
+        if total == 0 {
             return None;
         }
         // Scaling by multiplication is uniform to within 2^-32 and needs no division.
-        let mut point = ((u64::from(random()) * u64::from(self.total)) >> 32) as u32;
+        let mut point = ((u64::from(random()) * u64::from(total)) >> 32) as u32;
         self.entries.iter().find(|backend| {
             let hit = point < backend.weight;
             point = point.wrapping_sub(backend.weight);
@@ -123,13 +172,14 @@ impl Backends {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TimeLimit;
     use super::*;
 
     fn backends(weights: &[u32]) -> Backends {
         let entries = weights
             .iter()
             .enumerate()
-            .map(|(i, &weight)| Backend { weight, filters: Filters::default(), index: Some(i as u16) })
+            .map(|(i, &weight)| Backend { weight, filters: None, index: Some(i as u16) })
             .collect();
         Backends::new(Some(ClusterId(0)), entries)
     }
@@ -163,6 +213,14 @@ mod tests {
                 assert!(hit.abs_diff(want) * 100 <= want, "every {turns}: {hits:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_rule_that_says_nothing_special_is_small() {
+        assert_eq!((size_of::<Rule>(), size_of::<Backend>()), (48, 16));
+        assert!(Terms::default().kept().is_none());
+        let limited = Timeouts { request: TimeLimit::Never, ..Timeouts::default() };
+        assert!(Terms { timeouts: limited, ..Terms::default() }.kept().is_some());
     }
 
     #[test]

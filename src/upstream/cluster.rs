@@ -7,7 +7,9 @@ use super::{
     BackendSpec, ClusterSpec, ClusterStats, EndpointsKey, EndpointsSpec, EndpointsSpecs, Protocol, TlsSpec,
 };
 use foldhash::fast::RandomState;
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -46,17 +48,25 @@ pub struct Backend {
     pub channel: Arc<Channel>,
 }
 
+/// Backends are the same where they share what is running.
+impl PartialEq for Backend {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoints, &other.endpoints) && Arc::ptr_eq(&self.channel, &other.channel)
+    }
+}
+
 /// A cluster that is running. Its counters outlive changes of its backends.
 #[derive(Debug)]
 pub struct Cluster {
-    name: String,
-    backends: Vec<Backend>,
-    /// The backends whose TLS is another one for a gateway, by its number and their places.
-    backends_of: HashMap<(u16, u16), Backend>,
+    name: Arc<str>,
+    backends: Box<[Backend]>,
+    /// The backends whose TLS is another one for a gateway, by its number and their places; nearly always none.
+    backends_of: Option<Box<BackendsOf>>,
     connect_timeout: Duration,
     stats: Arc<ClusterStats>,
-    spec: ClusterSpec,
 }
+
+type BackendsOf = HashMap<(u16, u16), Backend, RandomState>;
 
 impl Cluster {
     /// Envoy Gateway's name for it.
@@ -71,7 +81,10 @@ impl Cluster {
 
     /// The same, as this gateway is to speak to it: with its own certificate, if it has one.
     pub fn backend_of(&self, gateway: u16, index: u16) -> Option<&Backend> {
-        self.backends_of.get(&(gateway, index)).or_else(|| self.backend(index))
+        match &self.backends_of {
+            None => self.backend(index),
+            Some(others) => others.get(&(gateway, index)).or_else(|| self.backend(index)),
+        }
     }
 
     /// All backends, in order.
@@ -96,7 +109,17 @@ impl Cluster {
 
     /// Whether one of its backends is spoken to over TLS.
     pub fn speaks_tls(&self) -> bool {
-        self.backends.iter().chain(self.backends_of.values()).any(|backend| backend.channel.is_tls())
+        // Where it is so for a gateway, it is so for all.
+        self.backends.iter().any(|backend| backend.channel.is_tls())
+    }
+
+    /// Whether the other one is the same but for its counters.
+    fn is_as(&self, other: &Self) -> bool {
+        let Self { name, backends, backends_of, connect_timeout, stats: _ } = self;
+        *name == other.name
+            && *backends == other.backends
+            && *backends_of == other.backends_of
+            && *connect_timeout == other.connect_timeout
     }
 
     /// How often its endpoints changed.
@@ -115,10 +138,34 @@ impl Cluster {
 #[derive(Debug)]
 pub struct Clusters {
     resolver: Resolver,
-    clusters: HashMap<String, Arc<Cluster>, RandomState>,
+    clusters: HashSet<ByName, RandomState>,
     endpoints: HashMap<EndpointsKey, Running, RandomState>,
     channels: HashMap<(Protocol, Option<Arc<TlsSpec>>), Arc<Channel>>,
 }
+
+/// A cluster in a set of clusters, which knows it by its name.
+#[derive(Debug)]
+struct ByName(Arc<Cluster>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
 
 #[derive(Debug)]
 struct Running {
@@ -139,7 +186,7 @@ impl Clusters {
     pub fn new(resolver: Resolver) -> Self {
         Self {
             resolver,
-            clusters: HashMap::default(),
+            clusters: HashSet::default(),
             endpoints: HashMap::default(),
             channels: HashMap::new(),
         }
@@ -153,12 +200,16 @@ impl Clusters {
         let mut old = std::mem::take(&mut self.clusters);
         let clusters: Vec<_> = specs
             .into_iter()
-            .map(|spec| match old.remove(&spec.name) {
-                Some(same) if same.spec == spec => same,
-                other => Arc::new(self.cluster(spec, other.as_deref())),
+            .map(|spec| {
+                let new = self.cluster(spec);
+                match old.take(&*new.name) {
+                    Some(ByName(same)) if same.is_as(&new) => same,
+                    Some(ByName(old)) => Arc::new(Cluster { stats: Arc::clone(&old.stats), ..new }),
+                    None => Arc::new(new),
+                }
             })
             .collect();
-        self.clusters = clusters.iter().map(|cluster| (cluster.name.clone(), Arc::clone(cluster))).collect();
+        self.clusters = clusters.iter().map(|cluster| ByName(Arc::clone(cluster))).collect();
         self.channels.retain(|_, channel| Arc::strong_count(channel) > 1);
         clusters
     }
@@ -176,26 +227,27 @@ impl Clusters {
         }
     }
 
-    fn cluster(&mut self, spec: ClusterSpec, old: Option<&Cluster>) -> Cluster {
-        let mut backends = Vec::with_capacity(spec.backends.len());
-        let mut backends_of = HashMap::new();
-        for (index, backend) in (0..).zip(&spec.backends) {
-            backends.push(self.backend(backend, backend.tls.as_ref()));
-            for (gateway, tls) in &backend.tls_of {
-                backends_of.insert((*gateway, index), self.backend(backend, Some(tls)));
+    /// The cluster that a spec means, with counters of its own.
+    fn cluster(&mut self, spec: ClusterSpec) -> Cluster {
+        let ClusterSpec { name, backends: specs, connect_timeout } = spec;
+        let tls = |spec: &BackendSpec| spec.tls.as_ref().map(|tls| Arc::clone(&tls.spec));
+        let backends = specs.iter().map(|spec| self.backend(spec, tls(spec))).collect();
+        let mut backends_of = None;
+        for (index, spec) in (0..).zip(&specs) {
+            for (gateway, tls) in spec.tls.iter().flat_map(|tls| &tls.of) {
+                let others: &mut Box<BackendsOf> = backends_of.get_or_insert_default();
+                others.insert((*gateway, index), self.backend(spec, Some(Arc::clone(tls))));
             }
         }
-        let stats = old.map_or_else(Arc::default, |old| Arc::clone(&old.stats));
-        let (name, connect_timeout) = (spec.name.clone(), spec.connect_timeout);
-        Cluster { name, backends, backends_of, connect_timeout, stats, spec }
+        Cluster { name, backends, backends_of, connect_timeout, stats: Arc::default() }
     }
 
-    fn backend(&mut self, spec: &BackendSpec, tls: Option<&Arc<TlsSpec>>) -> Backend {
+    fn backend(&mut self, spec: &BackendSpec, tls: Option<Arc<TlsSpec>>) -> Backend {
         let endpoints = self.endpoints.get(&spec.endpoints).map(|running| Arc::clone(&running.set));
         let channel = self
             .channels
-            .entry((spec.protocol, tls.cloned()))
-            .or_insert_with(|| Arc::new(Channel::new(spec.protocol, tls.map(Arc::as_ref))));
+            .entry((spec.protocol, tls))
+            .or_insert_with_key(|(protocol, tls)| Arc::new(Channel::new(*protocol, tls.as_deref())));
         Backend { endpoints: endpoints.unwrap_or_default(), channel: Arc::clone(channel) }
     }
 }

@@ -21,7 +21,7 @@ pub use endpoint::{Active, Endpoint, EndpointSet};
 pub use resolve::Resolver;
 pub use session::{Event, Upstream, UpstreamError};
 pub use spec::{
-    Address, BackendSpec, ClientCertificate, ClusterSpec, DnsName, EndpointSpec, EndpointsKey, EndpointsSpec,
-    EndpointsSpecs, Protocol, Roots, SubjectAltName, TlsSpec,
+    Address, BackendSpec, BackendTls, ClientCertificate, ClusterSpec, DnsName, EndpointSpec, EndpointsKey,
+    EndpointsSpec, EndpointsSpecs, Protocol, Roots, SubjectAltName, TlsSpec,
 };
 pub use stats::{Closed, ClusterShard, ClusterStats, ClusterTlsTotals, ClusterTotals, Pending};

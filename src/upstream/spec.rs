@@ -15,8 +15,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSpec {
     /// Envoy Gateway's name, `httproute/<namespace>/<name>/rule/<index>`: the metrics' `envoy_cluster_name`.
-    pub name: String,
-    pub backends: Vec<BackendSpec>,
+    pub name: Arc<str>,
+    pub backends: Box<[BackendSpec]>,
     /// How long a connection may take to open, TLS handshake included.
     pub connect_timeout: Duration,
 }
@@ -27,15 +27,22 @@ pub struct BackendSpec {
     pub endpoints: EndpointsKey,
     pub protocol: Protocol,
     /// `None` is cleartext.
-    pub tls: Option<Arc<TlsSpec>>,
-    /// How TLS is done for gateways (by number) that show a certificate of their own.
-    pub tls_of: Vec<(u16, Arc<TlsSpec>)>,
+    pub tls: Option<Box<BackendTls>>,
+}
+
+/// TLS to a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    pub spec: Arc<TlsSpec>,
+    /// How it is done for gateways (by number) that show a certificate of their own.
+    pub of: Vec<(u16, Arc<TlsSpec>)>,
 }
 
 impl BackendSpec {
     /// A backend that every gateway speaks to alike.
     pub fn new(endpoints: EndpointsKey, protocol: Protocol, tls: Option<Arc<TlsSpec>>) -> Self {
-        Self { endpoints, protocol, tls, tls_of: Vec::new() }
+        let tls = tls.map(|spec| Box::new(BackendTls { spec, of: Vec::new() }));
+        Self { endpoints, protocol, tls }
     }
 }
 

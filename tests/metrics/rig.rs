@@ -22,8 +22,8 @@ fn clusters_over(count: usize, tls: Option<TlsSpec>) -> Vec<Arc<Cluster>> {
     let tls = tls.map(Arc::new);
     let key = |i: usize| EndpointsKey(format!("service/default/app-{i}/80").into());
     let specs = (0..count).map(|i| ClusterSpec {
-        name: format!("httproute/default/app-{i}/rule/0"),
-        backends: vec![BackendSpec::new(key(i), Protocol::Http1, tls.clone())],
+        name: format!("httproute/default/app-{i}/rule/0").into(),
+        backends: [BackendSpec::new(key(i), Protocol::Http1, tls.clone())].into(),
         connect_timeout: Duration::from_secs(1),
     });
     let endpoint = |port| EndpointSpec { address: Address::Ip((Ipv4Addr::LOCALHOST, port).into()) };

@@ -2,7 +2,7 @@
 
 use crate::access_log::{Format, Record, Routed, Trace};
 use crate::reply::{Flag, Outcome};
-use crate::routing::{Backends, Route, Rule, RuleName, Timeouts};
+use crate::routing::{Backends, Rule, RuleName, Terms};
 use crate::upstream::Address;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -12,14 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 fn rule() -> Rule {
-    let route = Route { kind: "HTTPRoute", namespace: "default".into(), name: "app".into() };
+    let terms = Terms { name: Some("checkout".to_owned()), ..Terms::default() };
     Rule {
-        name: RuleName { route: Arc::new(route), index: 2, name: Some("checkout".to_owned()) },
-        filters: Default::default(),
+        name: RuleName::new("HTTPRoute", "default", "app", 2),
         backends: Backends::default(),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
+        terms: Some(Box::new(terms)),
     }
 }
 

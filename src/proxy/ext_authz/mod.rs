@@ -203,7 +203,7 @@ mod tests {
     use super::messages::{HttpStatus, RpcStatus};
     use super::*;
     use crate::filter::{AuthProtocol, ExternalAuth, Fields, Filters, OnFailure};
-    use crate::proxy::rig::{Rig, Upstream, backend, body, local, status, values};
+    use crate::proxy::rig::{Rig, Upstream, backend, body, filters_of, local, status, values};
     use crate::upstream::Protocol;
     use http::Response;
     use std::cell::RefCell;
@@ -274,7 +274,7 @@ mod tests {
         };
         let backends = [(Protocol::Http1, vec![upstream.address]), (Protocol::Http2, vec![authorizer])];
         Rig::speaking(&backends, |rule| {
-            rule.filters = Filters { external_auth: Some(Box::new(auth)), ..Filters::default() };
+            filters_of(rule, Filters { external_auth: Some(Box::new(auth)), ..Filters::default() });
         })
     }
 
