@@ -15,12 +15,11 @@ use regex::bytes::Regex;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
-use trigate::filter::Filters;
 use trigate::host::HostPattern;
 use trigate::reply::Reply;
 use trigate::routing::{
     Backends, GatewayId, HeaderMatch, Listener, Matches, PathMatch, PathRank, QueryMatch, Rank, Request,
-    Route, RoutingTable, Rule, RuleName, SocketId, SocketTable, TextMatch, Timeouts, Transport,
+    RoutingTable, Rule, RuleName, SocketId, SocketTable, TextMatch, Transport,
 };
 
 const TABLES: usize = 500;
