@@ -61,7 +61,7 @@ pub(super) fn of_gateway<'s>(
         .map(|entry| AttachedSet { entry, refusal: refusal(snapshot, gateway, entry, is_accepted) })
         .collect();
     // They are sorted by name already.
-    sets.sort_by_key(|set| set.entry.object.metadata.creation_timestamp.unwrap_or_default());
+    sets.sort_by_key(|set| set.entry.object.metadata.creation_timestamp);
     sets
 }
 
@@ -165,7 +165,7 @@ fn report(set: &AttachedSet<'_>, listeners: &[&Listening<'_>]) -> ListenerSetRep
     ListenerSetReport {
         namespace: metadata.namespace.to_string(),
         name: metadata.name.to_string(),
-        generation: metadata.generation,
+        generation: metadata.generation(),
         accepted,
         programmed,
         listeners: listeners.iter().map(|listening| report_listener(listening)).collect(),

@@ -88,7 +88,7 @@ fn everything() -> Ranked {
 
 fn of_http(written: &HttpMatch, regexes: &mut Regexes) -> Result<Ranked, MatchFault> {
     let HttpMatch { path, method, headers, query_params } = written;
-    let (path, rank) = http_path(path.as_ref(), regexes).map_err(|fault| ("path".to_owned(), fault))?;
+    let (path, rank) = http_path(path, regexes).map_err(|fault| ("path".to_owned(), fault))?;
     let method =
         method.as_deref().map(known_method).transpose().map_err(|fault| ("method".to_owned(), fault))?;
     let headers = self::headers(headers, regexes)?;
@@ -96,9 +96,9 @@ fn of_http(written: &HttpMatch, regexes: &mut Regexes) -> Result<Ranked, MatchFa
     Ok((Matches { method, headers, queries, ..Matches::of(path) }, rank))
 }
 
-fn http_path(written: Option<&HttpPathMatch>, regexes: &mut Regexes) -> Result<(PathMatch, PathRank), Fault> {
-    let value = written.and_then(|path| path.value.as_deref()).unwrap_or("/");
-    match written.and_then(|path| path.r#type.as_deref()).unwrap_or("PathPrefix") {
+fn http_path(written: &HttpPathMatch, regexes: &mut Regexes) -> Result<(PathMatch, PathRank), Fault> {
+    let value = written.value.as_deref().unwrap_or("/");
+    match written.r#type.as_deref().unwrap_or("PathPrefix") {
         "Exact" => {
             absolute(value)?;
             Ok((PathMatch::Exact(value.to_owned()), PathRank::Exact(value.len())))

@@ -262,7 +262,7 @@ fn report(snapshot: &Snapshot, bound: &Bound<'_>, findings: &mut Findings) -> Ga
         binding: binding.name.clone(),
         namespace: metadata.namespace.to_string(),
         name: metadata.name.to_string(),
-        generation: metadata.generation,
+        generation: metadata.generation(),
         accepted,
         programmed,
         resolved_refs: resolved_refs.clone(),

@@ -125,7 +125,7 @@ impl ReportedRoute {
 
     /// `metadata.generation`.
     pub fn generation(&self) -> Option<i64> {
-        of_every_kind!(self, route => route.metadata.generation)
+        of_every_kind!(self, route => route.metadata.generation())
     }
 
     /// `spec.parentRefs`.

@@ -75,7 +75,7 @@ impl<'s> Written<'s> {
 
     /// `creationTimestamp` in seconds; 0 where there is none.
     pub fn age(&self) -> i64 {
-        self.metadata().creation_timestamp.unwrap_or_default()
+        self.metadata().creation_timestamp
     }
 
     pub fn kind(&self) -> &'static str {

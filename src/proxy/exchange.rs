@@ -144,14 +144,10 @@ impl Exchange<'_> {
             recording: Recording::default(),
             additions: None,
         };
-        if rule.filters().is_some() {
-            passage.admit(self, &[rule.filters()], down).await?;
-        }
+        passage.admit(self, &[rule.filters()], down).await?;
         let (backend, kept) = choose(revision, rule, &passage)?;
         let filters = [rule.filters(), backend.filters.as_deref()];
-        if backend.filters.is_some() {
-            passage.admit(self, &filters, down).await?;
-        }
+        passage.admit(self, &filters, down).await?;
         let (id, cluster, endpoints) = destination(revision, rule, backend, self.connection)?;
         let address = self.leaving(&mut passage, filters, id)?;
         let feeds = mirror::start(self.worker, &passage, filters, &address, down);

@@ -1,7 +1,8 @@
 //! GRPCRoute.
 
 use super::{
-    BackendRef, HttpBackendRef, HttpFilter, List, Metadata, ParentRef, SessionPersistence, ValueMatch,
+    BackendRef, HttpBackendRef, HttpFilter, List, Metadata, ParentRefs, RareList, SessionPersistence,
+    ValueMatch, Word,
 };
 use serde::Deserialize;
 
@@ -17,24 +18,24 @@ pub struct GrpcRoute {
 #[serde(rename_all = "camelCase")]
 pub struct GrpcRouteSpec {
     #[serde(default)]
-    pub parent_refs: List<ParentRef>,
+    pub parent_refs: ParentRefs,
     #[serde(default)]
     pub hostnames: List<Box<str>>,
     /// Without rules a GRPCRoute serves nothing.
     #[serde(default)]
     pub rules: List<GrpcRule>,
-    pub use_default_gateways: Option<Box<str>>,
+    pub use_default_gateways: Option<Word>,
 }
 
 /// `rules[]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcRule {
-    pub name: Option<Box<str>>,
+    pub name: Option<Word>,
     #[serde(default)]
     pub matches: List<GrpcMatch>,
     #[serde(default)]
-    pub filters: List<HttpFilter>,
+    pub filters: RareList<HttpFilter>,
     #[serde(default)]
     pub backend_refs: List<GrpcBackendRef>,
     pub session_persistence: Option<Box<SessionPersistence>>,
@@ -45,7 +46,7 @@ pub struct GrpcRule {
 pub struct GrpcMatch {
     pub method: Option<GrpcMethodMatch>,
     #[serde(default)]
-    pub headers: List<ValueMatch>,
+    pub headers: RareList<ValueMatch>,
 }
 
 /// `method` of a match.
@@ -63,6 +64,6 @@ pub type GrpcBackendRef = HttpBackendRef;
 impl From<BackendRef> for HttpBackendRef {
     fn from(reference: BackendRef) -> Self {
         let BackendRef { group, kind, namespace, name, port } = reference;
-        Self { group, kind, namespace, name, port, weight: None, filters: List::default() }
+        Self { group, kind, namespace, name, port, weight: None, filters: RareList::default() }
     }
 }

@@ -1,6 +1,7 @@
 //! HTTPRoute.
 
-use super::{BackendRef, CookieConfig, HttpFilter, List, Metadata, ParentRef};
+use super::metadata::or_default;
+use super::{BackendRef, CookieConfig, HttpFilter, List, Metadata, ParentRefs, RareList, Word};
 use serde::Deserialize;
 
 /// Which HTTP requests go where.
@@ -15,23 +16,23 @@ pub struct HttpRoute {
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteSpec {
     #[serde(default)]
-    pub parent_refs: List<ParentRef>,
+    pub parent_refs: ParentRefs,
     #[serde(default)]
     pub hostnames: List<Box<str>>,
     /// `None` is one rule that matches everything, as the API server would fill in.
     pub rules: Option<List<HttpRule>>,
-    pub use_default_gateways: Option<Box<str>>,
+    pub use_default_gateways: Option<Word>,
 }
 
 /// `rules[]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRule {
-    pub name: Option<Box<str>>,
+    pub name: Option<Word>,
     #[serde(default)]
     pub matches: List<HttpMatch>,
     #[serde(default)]
-    pub filters: List<HttpFilter>,
+    pub filters: RareList<HttpFilter>,
     #[serde(default)]
     pub backend_refs: List<HttpBackendRef>,
     pub timeouts: Option<Box<Timeouts>>,
@@ -43,19 +44,20 @@ pub struct HttpRule {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpMatch {
-    pub path: Option<HttpPathMatch>,
-    pub method: Option<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub path: HttpPathMatch,
+    pub method: Option<Word>,
     #[serde(default)]
-    pub headers: List<ValueMatch>,
+    pub headers: RareList<ValueMatch>,
     #[serde(default)]
-    pub query_params: List<ValueMatch>,
+    pub query_params: RareList<ValueMatch>,
 }
 
 /// `path` of a match.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct HttpPathMatch {
     /// `PathPrefix` (which it is when absent), `Exact` or `RegularExpression`.
-    pub r#type: Option<Box<str>>,
+    pub r#type: Option<Word>,
     /// `/` when absent.
     pub value: Option<Box<str>>,
 }
@@ -73,14 +75,14 @@ pub struct ValueMatch {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpBackendRef {
-    pub group: Option<Box<str>>,
-    pub kind: Option<Box<str>>,
-    pub namespace: Option<Box<str>>,
+    pub group: Option<Word>,
+    pub kind: Option<Word>,
+    pub namespace: Option<Word>,
     pub name: Box<str>,
     pub port: Option<u16>,
     pub weight: Option<u32>,
     #[serde(default)]
-    pub filters: List<HttpFilter>,
+    pub filters: RareList<HttpFilter>,
 }
 
 impl HttpBackendRef {

@@ -1,7 +1,9 @@
 //! Name, namespace, labels and age of an object.
 
+use super::{RareList, Word};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::num::NonZero;
 
 /// `metadata`, as far as it means something here.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -10,26 +12,31 @@ pub struct Metadata {
     pub name: Box<str>,
     /// `default` where a namespaced object has none, as `kubectl apply` does it; empty for other kinds.
     #[serde(default, deserialize_with = "or_default")]
-    pub namespace: Box<str>,
+    pub namespace: Word,
     #[serde(default)]
     pub labels: Labels,
     #[serde(default, deserialize_with = "meaningful")]
     pub annotations: Labels,
-    #[serde(default)]
-    pub generation: Option<i64>,
-    /// In seconds since 1970; `None` where there is none, as in files.
+    #[serde(default, deserialize_with = "not_zero")]
+    generation: Option<NonZero<i64>>,
+    /// In seconds since 1970; 0 where there is none, as in files.
     #[serde(default, deserialize_with = "seconds")]
-    pub creation_timestamp: Option<i64>,
+    pub creation_timestamp: i64,
 }
 
 impl Metadata {
     /// Gives the namespace its default.
     pub(super) fn settle(&mut self, namespaced: bool) {
         if !namespaced {
-            self.namespace = Box::default();
+            self.namespace = Word::default();
         } else if self.namespace.is_empty() {
             self.namespace = "default".into();
         }
+    }
+
+    /// Counts what users change; `None` where nobody counts, as in files.
+    pub fn generation(&self) -> Option<i64> {
+        self.generation.map(NonZero::get)
     }
 
     /// The place among objects of one kind.
@@ -40,7 +47,7 @@ impl Metadata {
 
 /// Labels or annotations, sorted by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels(RareList<(Box<str>, Box<str>)>);
 
 impl Labels {
     /// The value of this key.
@@ -75,13 +82,18 @@ fn meaningful<'de, D: Deserializer<'de>>(source: D) -> Result<Labels, D::Error> 
     const PREFIXES: [&str; 2] = ["trigate.dev/", "service.kubernetes.io/"];
     let Labels(pairs) = Labels::deserialize(source)?;
     let kept = |key: &str| PREFIXES.iter().any(|prefix| key.starts_with(prefix));
-    Ok(Labels(pairs.into_iter().filter(|(key, _)| kept(key)).collect()))
+    Ok(Labels(pairs.iter().filter(|(key, _)| kept(key)).cloned().collect()))
 }
 
 /// An RFC 3339 time; what is none counts as absent, for it decides ties only.
-fn seconds<'de, D: Deserializer<'de>>(source: D) -> Result<Option<i64>, D::Error> {
+fn seconds<'de, D: Deserializer<'de>>(source: D) -> Result<i64, D::Error> {
     let text = Option::<Box<str>>::deserialize(source)?;
-    Ok(text.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_second))
+    let time = text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    Ok(time.map(jiff::Timestamp::as_second).unwrap_or_default())
+}
+
+fn not_zero<'de, D: Deserializer<'de>>(source: D) -> Result<Option<NonZero<i64>>, D::Error> {
+    Ok(Option::<i64>::deserialize(source)?.and_then(NonZero::new))
 }
 
 /// The type's default where the field is `null`.

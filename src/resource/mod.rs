@@ -22,6 +22,7 @@ mod reference;
 mod secret;
 mod snapshot;
 mod stream;
+mod word;
 
 pub use self::core::{ConfigMap, Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice};
 pub use self::core::{Hint, Namespace, PortName, Service, ServicePort, ServiceSpec};
@@ -48,17 +49,18 @@ pub use gateway::{
 };
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use grpc::{GrpcBackendRef, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRouteSpec, GrpcRule};
-pub use list::List;
+pub use list::{List, RareList};
 pub use metadata::{Labels, Metadata};
 pub use policy::{
     BackendTlsPolicy, BackendTlsPolicySpec, BackendTlsValidation, PolicyTarget, WrittenAltName,
 };
 pub use read::{Header as ObjectHeader, HeaderMetadata as ObjectMetadata, Reading, Standing, read, standing};
 pub use record::{Record, Records, observed_by};
-pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef};
+pub use reference::{BackendRef, LocalRef, ObjectReference, ParametersRef, ParentRef, ParentRefs};
 pub use secret::{Secret, Sensitive};
 pub use snapshot::{Entry, Here, Objects, Snapshot};
 pub use stream::{StreamRouteSpec, StreamRule, TcpRoute, TlsRoute, TlsRouteSpec, UdpRoute};
+pub use word::Word;
 
 use std::sync::Arc;
 

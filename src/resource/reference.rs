@@ -1,7 +1,10 @@
 //! References from one object to another.
 
-use super::GATEWAY_GROUP;
-use serde::{Deserialize, Serialize};
+use super::word::Lately;
+use super::{GATEWAY_GROUP, Word};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// `parentRefs[]`: what a route attaches to.
 ///
@@ -34,13 +37,46 @@ impl ParentRef {
     }
 }
 
+/// `parentRefs`. Most routes have the same ones, and share them.
+#[derive(Debug, Clone)]
+pub struct ParentRefs(Arc<[ParentRef]>);
+
+impl Default for ParentRefs {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl Deref for ParentRefs {
+    type Target = [ParentRef];
+
+    fn deref(&self) -> &[ParentRef] {
+        &self.0
+    }
+}
+
+impl ParentRefs {
+    fn of(list: Vec<ParentRef>) -> Self {
+        thread_local! {
+            static LATELY: Lately<ParentRefs> = Lately::new(64);
+        }
+        LATELY.with(|lately| lately.find(&list, |known| *known.0 == *list, || Self(list.as_slice().into())))
+    }
+}
+
+impl<'de> Deserialize<'de> for ParentRefs {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        Ok(Self::of(Option::deserialize(source)?.unwrap_or_default()))
+    }
+}
+
 /// A reference to a backend: a Service unless another kind is named.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendRef {
-    pub group: Option<Box<str>>,
-    pub kind: Option<Box<str>>,
-    pub namespace: Option<Box<str>>,
+    pub group: Option<Word>,
+    pub kind: Option<Word>,
+    pub namespace: Option<Word>,
     pub name: Box<str>,
     pub port: Option<u16>,
 }

@@ -1,6 +1,6 @@
 //! TLSRoute, TCPRoute, UDPRoute: which connections and flows go where.
 
-use super::{HttpBackendRef, List, Metadata, ParentRef};
+use super::{HttpBackendRef, List, Metadata, ParentRefs, Word};
 use serde::Deserialize;
 
 /// Which TLS connections go where, by their server name.
@@ -29,12 +29,12 @@ pub struct UdpRoute {
 #[serde(rename_all = "camelCase")]
 pub struct TlsRouteSpec {
     #[serde(default)]
-    pub parent_refs: List<ParentRef>,
+    pub parent_refs: ParentRefs,
     #[serde(default)]
     pub hostnames: List<Box<str>>,
     #[serde(default)]
     pub rules: List<StreamRule>,
-    pub use_default_gateways: Option<Box<str>>,
+    pub use_default_gateways: Option<Word>,
 }
 
 /// `spec` of a TCPRoute or a UDPRoute.
@@ -42,17 +42,17 @@ pub struct TlsRouteSpec {
 #[serde(rename_all = "camelCase")]
 pub struct StreamRouteSpec {
     #[serde(default)]
-    pub parent_refs: List<ParentRef>,
+    pub parent_refs: ParentRefs,
     #[serde(default)]
     pub rules: List<StreamRule>,
-    pub use_default_gateways: Option<Box<str>>,
+    pub use_default_gateways: Option<Word>,
 }
 
 /// `rules[]`. Its references are those of an HTTPRoute without filters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRule {
-    pub name: Option<Box<str>>,
+    pub name: Option<Word>,
     #[serde(default)]
     pub backend_refs: List<HttpBackendRef>,
 }

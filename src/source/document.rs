@@ -354,6 +354,10 @@ impl Content {
             let at = text.and_then(|text| locate(text, &path)).map_or(start, spot);
             self.faults.push(unknown_field(reference.clone(), &path, at));
         }
+        // Most documents hold one, and a vector that grows by itself begins with room for four.
+        if self.objects.is_empty() {
+            self.objects.reserve_exact(1);
+        }
         self.objects.push((object, start));
     }
 }

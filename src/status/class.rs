@@ -72,7 +72,7 @@ pub(super) fn class(class: &GatewayClass, bundle: Option<&str>, fault: Option<St
     let verdicts = verdicts.chain(version.iter().map(|version| ("SupportedVersion", version)));
     let features: Vec<Value> = FEATURES.iter().map(|name| json!({ "name": name })).collect();
     json!({
-        "conditions": conditions(class.metadata.generation, verdicts),
+        "conditions": conditions(class.metadata.generation(), verdicts),
         "supportedFeatures": features,
     })
 }

@@ -27,7 +27,7 @@ pub(super) fn proxy(proxy: &EnvoyProxy, publication: &Publication, controller: &
     let ancestors = gateways.chain(classes).map(|ancestor_ref| AncestorStatus {
         ancestor_ref,
         controller_name: None,
-        conditions: conditions(proxy.metadata.generation, [("Accepted", &accepted)]),
+        conditions: conditions(proxy.metadata.generation(), [("Accepted", &accepted)]),
     });
     PolicyStatus { ancestors: ancestors.collect() }
 }

@@ -49,7 +49,7 @@ impl<'s> BackendTlsPolicies<'s> {
         let mut entries: Vec<_> = snapshot.backend_tls_policies.iter().collect();
         entries.sort_by_key(|entry| {
             let metadata = &entry.object.metadata;
-            (metadata.creation_timestamp.unwrap_or_default(), metadata.key())
+            (metadata.creation_timestamp, metadata.key())
         });
         let mut policies = Self { judged: Vec::new(), winners: HashMap::new() };
         for entry in entries {
@@ -126,7 +126,7 @@ impl<'s> BackendTlsPolicies<'s> {
                 kind: BackendTlsPolicy::KIND,
                 namespace: metadata.namespace.to_string(),
                 name: metadata.name.to_string(),
-                generation: metadata.generation,
+                generation: metadata.generation(),
                 ancestors: names.into_keys().take(MOST).collect(),
                 accepted,
                 resolved_refs,
