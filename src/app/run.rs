@@ -7,7 +7,7 @@ use super::orders::{Cluster, Orders};
 use super::tickets;
 use crate::admin::LogLevel;
 use crate::config::{Config, DnsProvider, Limits, ObjectName};
-use crate::control::Control;
+use crate::control::{Control, Opened};
 use crate::echo;
 use crate::listener::Workers;
 use crate::live::Live;
@@ -20,10 +20,14 @@ use crate::tls::dev;
 use crate::upstream::{Clusters, Resolver};
 use anyhow::{Context, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 /// Threads of the runtime for everything that serves no client. Two, so that a reload does not hold up a probe.
@@ -78,25 +82,25 @@ async fn serve(
     if let Some(file) = &config.session_tickets.file {
         tokio::spawn(tickets::follow(file.clone(), control.ticket_keys().clone()));
     }
-    let (mut source, writing, cluster) = source(&config, certificates.as_ref()).await?;
+    let (source, writing, cluster) = source(&config, certificates.as_ref()).await?;
     let publisher = writing.as_ref().map(Writing::publisher).unwrap_or_default();
     control = control.publishing(source.records(), publisher.clone());
     let ordering =
         certificates.map(|certificates| certificates.ordering(cluster, registry.orders(), &publisher));
     let ordering = ordering.transpose()?.flatten();
-    let first = tokio::select! {
-        first = source.first() => first,
+    let drain = control.drain();
+    let (started, start) = oneshot::channel();
+    let control = follow(control, source, started);
+    let opened = tokio::select! {
+        opened = start => opened.context("the control task ended early")??,
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    control.start(first)?;
     server.initialized();
     if let Some(revision) = live.load() {
-        let (sockets, authority) = (&control.opened(), authority.as_deref());
+        let (sockets, authority) = (&opened, authority.as_deref());
         print!("{}", Announcement { config: &config, revision: &revision, sockets, authority });
     }
     tokio::spawn(follow_health_check(server.clone(), workers.clone()));
-    let drain = control.drain();
-    let control = tokio::spawn(control.run(source));
     // It tells what fails itself; that it ends is no reason to serve no more.
     let _ordering = ordering.map(|ordering| tokio::spawn(ordering.run()));
     let end = End { drain, workers, server, signals, orders, writing, observation };
@@ -104,6 +108,28 @@ async fn serve(
         code = end.reached() => Ok(code),
         ended = control => Err(anyhow!("the control task ended early: {}", why(ended))),
     }
+}
+
+/// Serves the first objects of a source, says so, and serves all later ones. One thread does it all: what it frees of
+/// an old revision it has room in for a new one, and threads that take turns would each keep that of another.
+fn follow(
+    mut control: Control,
+    mut source: Source,
+    started: oneshot::Sender<anyhow::Result<Vec<Opened>>>,
+) -> JoinHandle<Infallible> {
+    let runtime = Handle::current();
+    let following = async move {
+        let first = source.first().await;
+        let outcome = control.start(first).map(|()| control.opened());
+        let failed = outcome.is_err();
+        // Nobody listens any more when a signal came first.
+        let _ = started.send(outcome);
+        if failed {
+            return std::future::pending().await;
+        }
+        control.run(source).await
+    };
+    tokio::task::spawn_blocking(move || runtime.block_on(following))
 }
 
 /// What writes access logs and spans. Its thread sleeps until something asks for them, which an EnvoyProxy may do at
@@ -199,7 +225,7 @@ fn fit_to_file_limit(limits: &mut Limits) {
 }
 
 /// Why a task that never returns has ended.
-fn why(ended: Result<std::convert::Infallible, tokio::task::JoinError>) -> String {
+fn why(ended: Result<Infallible, JoinError>) -> String {
     match ended {
         Ok(never) => match never {},
         Err(error) => error.to_string(),

@@ -28,7 +28,7 @@ use crate::proxy::{Gateway, Habits};
 use crate::routing::{RoutingTable, SocketId, Transport};
 use crate::source::{Change, Here, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
-use crate::telemetry::{Carrier, Observer, Registry, Revised};
+use crate::telemetry::{Carrier, Observer, Registry, Revised, give_back};
 use crate::tls::{
     Carried, Certificate, Termination, TicketKeys, TlsListener, TlsMode, TlsOptions, TlsShared, TlsSocket,
 };
@@ -47,6 +47,8 @@ use tracing::{error, info};
 
 /// How often a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long after a revision the memory of the one before is given back: longer than the allocator keeps it.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How often the dates of certificates are looked at in any case: clocks are set, and machines sleep.
 const LOOK: Duration = Duration::from_secs(3600);
 
@@ -75,6 +77,8 @@ pub struct Control {
     drain: watch::Sender<Drain>,
     /// How many revisions were installed.
     number: u64,
+    /// Whether memory was freed that nobody gave back yet.
+    cluttered: bool,
 }
 
 impl Control {
@@ -109,6 +113,7 @@ impl Control {
             told: Told::default(),
             watching: Watching::default(),
             number: 0,
+            cluttered: false,
         })
     }
 
@@ -176,6 +181,7 @@ impl Control {
     /// How long to wait for a change before something has to be looked at again.
     fn patience(&self) -> Duration {
         let patience = if self.sockets.are_open() { LOOK } else { RETRY };
+        let patience = if self.cluttered { patience.min(SETTLED) } else { patience };
         let until_dates = self.certificates.next_change().map(|date| date.saturating_sub(unix_time()));
         let until_dates = until_dates.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
         patience.min(until_dates.unwrap_or(LOOK))
@@ -183,6 +189,9 @@ impl Control {
 
     /// Time alone changed something: a certificate became valid or expired, or a port may be free now.
     fn look_again(&mut self) {
+        if std::mem::take(&mut self.cluttered) {
+            give_back();
+        }
         if self.certificates.next_change().is_some_and(|date| date <= unix_time()) {
             self.follow(self.snapshot.clone());
         } else if !self.sockets.are_open() {
@@ -306,6 +315,7 @@ impl Control {
         });
         let observers = self.watching.observers(&gateways);
         self.live.install(Revision { number, table, clusters, tls, observers });
+        self.cluttered = true;
         let drain = drain(self.config.drain, &gateways);
         self.drain.send_if_modified(|before| std::mem::replace(before, drain) != drain);
         self.sockets.want(wanted);

@@ -1,7 +1,7 @@
 //! The kinds of Kubernetes itself: Service, EndpointSlice, ConfigMap, Namespace.
 
 use super::metadata::or_default;
-use super::{Labels, List, Metadata};
+use super::{Labels, List, Metadata, Word};
 use serde::Deserialize;
 
 /// A name for endpoints.
@@ -17,16 +17,16 @@ pub struct Service {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// `ClusterIP` (which it is when absent), `NodePort`, `LoadBalancer` or `ExternalName`.
-    pub r#type: Option<Box<str>>,
+    pub r#type: Option<Word>,
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<Box<str>>,
     pub external_name: Option<Box<str>>,
     /// `IPv4` and `IPv6`, the preferred one first.
     #[serde(default)]
-    pub ip_families: List<Box<str>>,
+    pub ip_families: List<Word>,
     #[serde(default)]
     pub ports: List<ServicePort>,
-    pub traffic_distribution: Option<Box<str>>,
+    pub traffic_distribution: Option<Word>,
     #[serde(default, deserialize_with = "or_default")]
     pub publish_not_ready_addresses: bool,
 }
@@ -35,13 +35,13 @@ pub struct ServiceSpec {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
-    pub name: Option<Box<str>>,
+    pub name: Option<Word>,
     pub port: u16,
     /// `port` itself when absent.
     pub target_port: Option<PortName>,
     /// `TCP` (which it is when absent), `UDP` or `SCTP`.
-    pub protocol: Option<Box<str>>,
-    pub app_protocol: Option<Box<str>>,
+    pub protocol: Option<Word>,
+    pub app_protocol: Option<Word>,
 }
 
 /// A port by number or by name.
@@ -59,7 +59,7 @@ pub struct EndpointSlice {
     pub metadata: Metadata,
     /// `IPv4`, `IPv6` or `FQDN`.
     #[serde(default, deserialize_with = "or_default")]
-    pub address_type: Box<str>,
+    pub address_type: Word,
     #[serde(default)]
     pub endpoints: List<Endpoint>,
     #[serde(default)]
@@ -74,8 +74,8 @@ pub struct Endpoint {
     pub addresses: List<Box<str>>,
     #[serde(default, deserialize_with = "or_default")]
     pub conditions: EndpointConditions,
-    pub zone: Option<Box<str>>,
-    pub node_name: Option<Box<str>>,
+    pub zone: Option<Word>,
+    pub node_name: Option<Word>,
     pub hints: Option<Box<EndpointHints>>,
 }
 
@@ -108,10 +108,10 @@ pub struct EndpointConditions {
 #[serde(rename_all = "camelCase")]
 pub struct EndpointPort {
     /// The name of the Service's port.
-    pub name: Option<Box<str>>,
+    pub name: Option<Word>,
     pub port: Option<u16>,
-    pub protocol: Option<Box<str>>,
-    pub app_protocol: Option<Box<str>>,
+    pub protocol: Option<Word>,
+    pub app_protocol: Option<Word>,
 }
 
 /// Texts by name; here certificates of authorities and bodies of answers.

@@ -18,15 +18,18 @@ pub struct Metadata {
     #[serde(default, deserialize_with = "meaningful")]
     pub annotations: Labels,
     #[serde(default, deserialize_with = "not_zero")]
-    generation: Option<NonZero<i64>>,
+    pub(super) generation: Option<NonZero<i64>>,
     /// In seconds since 1970; 0 where there is none, as in files.
     #[serde(default, deserialize_with = "seconds")]
     pub creation_timestamp: i64,
 }
 
 impl Metadata {
-    /// Gives the namespace its default.
-    pub(super) fn settle(&mut self, namespaced: bool) {
+    /// Gives the namespace its default, and drops labels that nobody asks for.
+    pub(super) fn settle(&mut self, kind: &str, namespaced: bool) {
+        if kind.ends_with("Route") {
+            self.labels = Labels::default();
+        }
         if !namespaced {
             self.namespace = Word::default();
         } else if self.namespace.is_empty() {
@@ -47,12 +50,12 @@ impl Metadata {
 
 /// Labels or annotations, sorted by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(RareList<(Box<str>, Box<str>)>);
+pub struct Labels(RareList<(Word, Box<str>)>);
 
 impl Labels {
     /// The value of this key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        let found = self.0.binary_search_by(|(probe, _)| probe.as_ref().cmp(key)).ok()?;
+        let found = self.0.binary_search_by(|(probe, _)| (**probe).cmp(key)).ok()?;
         Some(&self.0[found].1)
     }
 
@@ -65,7 +68,7 @@ impl Labels {
 impl FromIterator<(Box<str>, Box<str>)> for Labels {
     fn from_iter<I: IntoIterator<Item = (Box<str>, Box<str>)>>(pairs: I) -> Self {
         let sorted: BTreeMap<_, _> = pairs.into_iter().collect();
-        Self(sorted.into_iter().collect())
+        Self(sorted.into_iter().map(|(key, value)| (Word::from(&*key), value)).collect())
     }
 }
 

@@ -134,7 +134,7 @@ macro_rules! kinds {
             Ok(Some(match (group, kind) {
                 $((group, $kind) if group == $group => {
                     let mut object: $variant = serde_ignored::deserialize(source, unknown)?;
-                    object.metadata.settle($namespaced);
+                    object.metadata.settle($kind, $namespaced);
                     Object::$variant(Arc::new(object))
                 })*
                 _ => return Ok(None),

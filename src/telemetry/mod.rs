@@ -31,7 +31,7 @@ mod stream;
 pub use families::Kind;
 pub use http::{HttpShard, HttpStats, HttpTotals, SpeaksHttp2, Upgraded};
 pub use listener::{ListenerShard, ListenerStats, ListenerTotals, address_label};
-pub use memory::Memory;
+pub use memory::{Memory, give_back};
 pub use observe::{
     AccessLog, Collector, Counters, Endpoint, Heading, Observation, Observer, Observers, Observing, Protocol,
     Read, SinkSpec, SpanNames, Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
