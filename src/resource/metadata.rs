@@ -75,7 +75,7 @@ impl FromIterator<(Box<str>, Box<str>)> for Labels {
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         let pairs = Option::<BTreeMap<Box<str>, Option<Box<str>>>>::deserialize(source)?.unwrap_or_default();
-        Ok(Self(pairs.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()))
+        Ok(pairs.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect())
     }
 }
 
