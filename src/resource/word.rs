@@ -11,10 +11,9 @@ use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A namespace, a kind, a type: a text in one word of memory.
+/// A namespace, a kind, a type: a text in one word of memory, where an `Arc<str>` takes two. An object has room for many of
+/// these, most of them absent.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-// An `Arc<str>` would be two words, and an object has many of these, most of them absent.
-#[expect(clippy::redundant_allocation)]
 pub struct Word(Arc<Box<str>>);
 
 impl Word {

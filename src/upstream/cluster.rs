@@ -194,6 +194,7 @@ impl Clusters {
 
     /// Makes what is running what it should be, and returns the clusters in the order of their specs. What did
     /// not change keeps its connections, its counters and its state.
+    #[expect(clippy::mutable_key_type, reason = "nothing changes a cluster's name")]
     pub fn reconcile(&mut self, specs: Vec<ClusterSpec>, endpoints: EndpointsSpecs) -> Vec<Arc<Cluster>> {
         self.endpoints.retain(|key, _| endpoints.contains_key(key));
         self.update_endpoints(endpoints);
