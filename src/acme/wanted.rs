@@ -1,7 +1,7 @@
 //! Which certificates to have: those that proxy.toml names, and those of the listeners of some Gateways. Pure.
 
 use crate::config::{Acme, ObjectName, Proof};
-use crate::resource::{Gateway, Listener, ListenerSet, Snapshot};
+use crate::resource::{Gateway, Listener, ListenerSet, Metadata, Snapshot};
 use std::collections::BTreeMap;
 
 /// On a Gateway: get certificates for its HTTPS listeners. The value is a challenge as in `[acme]`, or `true` for
@@ -10,6 +10,9 @@ pub const ANNOTATION: &str = "trigate.dev/acme";
 
 /// The label of a Secret that trigate keeps up.
 pub const LABEL: &str = "trigate.dev/acme";
+
+/// On a Gateway or ListenerSet: cert-manager orders the certificates of its listeners.
+const CERT_MANAGERS: [&str; 2] = ["cert-manager.io/issuer", "cert-manager.io/cluster-issuer"];
 
 /// A certificate to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +104,16 @@ pub fn list(acme: &Acme, snapshot: &Snapshot, gateways: &[Asked<'_>]) -> List {
             ));
             continue;
         }
+        if let Some(issuer) = cert_managers(&gateway.metadata) {
+            list.faults.push(format!(
+                "Gateway {}/{}: cert-manager orders its certificates (annotation {issuer}), so trigate does not; remove that annotation, or set {ANNOTATION} to \"false\"",
+                asked.namespace, asked.name
+            ));
+            continue;
+        }
         list.of_gateway(acme, gateway, proof.as_ref());
         let sets = snapshot.listener_sets.iter().map(|entry| &*entry.object);
-        for set in sets.filter(|set| belongs(set, gateway)) {
+        for set in sets.filter(|set| belongs(set, gateway) && cert_managers(&set.metadata).is_none()) {
             list.of_listeners(acme, &set.metadata.namespace, &set.spec.listeners, proof.as_ref());
         }
     }
@@ -156,6 +166,10 @@ impl List {
             fault.is_none()
         });
     }
+}
+
+fn cert_managers(metadata: &Metadata) -> Option<&'static str> {
+    CERT_MANAGERS.into_iter().find(|annotation| metadata.annotations.get(annotation).is_some())
 }
 
 fn terminates(listener: &Listener) -> bool {
@@ -252,6 +266,19 @@ mod tests {
         assert_eq!(names(&alpn), [("network/tls".to_owned(), vec![("a.test", Proof::TlsAlpn)])]);
         let dns = list(&acme(""), &gateway("dns-01", &https("a.test", "tls")), &[EXTERNAL]);
         assert!(dns.wanted.is_empty() && dns.faults[0].contains("[acme.dns]"), "{dns:?}");
+    }
+
+    #[test]
+    fn a_gateway_of_cert_manager_is_left_to_it() {
+        let text = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: external, namespace: \
+                    network, annotations: {cert-manager.io/cluster-issuer: home}}, spec: {gatewayClassName: trigate, \
+                    listeners: [LISTENER]}}";
+        let snapshot =
+            read_text(Path::new("gateway.yaml"), &text.replace("LISTENER", &https("a.test", "tls")));
+        assert_eq!(list(&acme(""), &snapshot, &[EXTERNAL]), List::default());
+        let list = list(&acme(""), &snapshot, &[Asked { listed: true, ..EXTERNAL }]);
+        assert!(list.wanted.is_empty(), "{list:?}");
+        assert!(list.faults[0].contains("(annotation cert-manager.io/cluster-issuer)"), "{list:?}");
     }
 
     #[test]

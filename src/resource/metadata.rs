@@ -84,7 +84,8 @@ impl<'de> Deserialize<'de> for Labels {
 fn meaningful<'de, D: Deserializer<'de>>(source: D) -> Result<Labels, D::Error> {
     const PREFIXES: [&str; 2] = ["trigate.dev/", "service.kubernetes.io/"];
     let Labels(pairs) = Labels::deserialize(source)?;
-    let kept = |key: &str| PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+    const NAMES: [&str; 2] = ["cert-manager.io/issuer", "cert-manager.io/cluster-issuer"];
+    let kept = |key: &str| NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix));
     Ok(Labels(pairs.iter().filter(|(key, _)| kept(key)).cloned().collect()))
 }
 
