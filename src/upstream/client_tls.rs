@@ -2,15 +2,14 @@
 
 use super::{ClientCertificate, Protocol, Roots, SubjectAltName, TlsSpec};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -22,8 +21,6 @@ pub enum ClientTlsError {
     ServerName(String),
     #[error("not one trusted certificate can be used")]
     NoRoots,
-    #[error("the trusted certificates cannot be used: {0}")]
-    Verifier(#[from] rustls::client::VerifierBuilderError),
     #[error(transparent)]
     Rustls(#[from] Error),
 }
@@ -40,18 +37,22 @@ impl ClientTls {
         let server_name = ServerName::try_from(spec.server_name.clone())
             .map_err(|_| ClientTlsError::ServerName(spec.server_name.clone()))?;
         let provider = provider();
-        let verifier: Arc<dyn ServerCertVerifier> = match &spec.roots {
-            Roots::Unverified => Arc::new(AcceptAny(provider.clone())),
-            Roots::System => verifier(system_roots()?, spec, &provider)?,
+        let algorithms = provider.signature_verification_algorithms;
+        let trust = match &spec.roots {
+            Roots::Unverified => None,
+            Roots::System => Some((system_roots()?, Vec::new())),
             Roots::Given(certificates) => {
                 let mut roots = RootCertStore::empty();
                 let (added, _) = roots.add_parsable_certificates(certificates.iter().cloned());
                 if added == 0 {
                     return Err(ClientTlsError::NoRoots);
                 }
-                verifier(Arc::new(roots), spec, &provider)?
+                Some((Arc::new(roots), certificates.clone()))
             }
         };
+        let wanted = spec.subject_alt_names.clone();
+        let trust = trust.map(|(roots, certificates)| Trust { roots, certificates, wanted, algorithms });
+        let verifier = Arc::new(Verifier { trust, algorithms });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -85,34 +86,26 @@ fn system_roots() -> Result<Arc<RootCertStore>, ClientTlsError> {
     if roots.is_empty() { Err(ClientTlsError::NoRoots) } else { Ok(Arc::clone(roots)) }
 }
 
-fn verifier(
-    roots: Arc<RootCertStore>,
-    spec: &TlsSpec,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, ClientTlsError> {
-    let chains =
-        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider)).build()?;
-    let trusted = match &spec.roots {
-        Roots::Given(certificates) => certificates.clone(),
-        Roots::System | Roots::Unverified => Vec::new(),
-    };
-    let wanted = spec.subject_alt_names.clone();
-    Ok(Arc::new(Named { chains, roots, trusted, wanted, provider: Arc::clone(provider) }))
+/// Decides on the certificates of a backend.
+#[derive(Debug)]
+struct Verifier {
+    /// `None` trusts every certificate: `insecureSkipVerify`, which its user asked for by name.
+    trust: Option<Trust>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 /// Trusts a chain of a known authority whose leaf has the name that the connection asks for, or, where there are
 /// wanted names, one of them whatever is asked for (`BackendTLSPolicy.validation.subjectAltNames`).
 #[derive(Debug)]
-struct Named {
-    chains: Arc<WebPkiServerVerifier>,
+struct Trust {
     roots: Arc<RootCertStore>,
     /// Certificates that are believed themselves.
-    trusted: Vec<CertificateDer<'static>>,
+    certificates: Vec<CertificateDer<'static>>,
     wanted: Vec<SubjectAltName>,
-    provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Named {
+impl Trust {
     fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
@@ -120,12 +113,12 @@ impl Named {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        let algorithms = self.provider.signature_verification_algorithms.all;
+        let algorithms = self.algorithms.all;
         let verified =
             verify_server_cert_signed_by_trust_anchor(parsed, &self.roots, intermediates, now, algorithms);
         match verified {
             // A self-signed certificate that is trusted itself has no chain, and most say that they are authorities.
-            Err(_) if self.trusted.contains(leaf) && is_current(leaf, now) => Ok(()),
+            Err(_) if self.certificates.contains(leaf) && is_current(leaf, now) => Ok(()),
             verified => verified,
         }
     }
@@ -170,7 +163,7 @@ fn is_current(certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
     (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
 }
 
-impl ServerCertVerifier for Named {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -179,9 +172,11 @@ impl ServerCertVerifier for Named {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        self.verify_chain(leaf, &parsed, intermediates, now)?;
-        self.verify_names(leaf, &parsed, asked)?;
+        if let Some(trust) = &self.trust {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            trust.verify_chain(leaf, &parsed, intermediates, now)?;
+            trust.verify_names(leaf, &parsed, asked)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -191,7 +186,7 @@ impl ServerCertVerifier for Named {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls12_signature(message, leaf, signature)
+        verify_tls12_signature(message, leaf, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -200,55 +195,10 @@ impl ServerCertVerifier for Named {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls13_signature(message, leaf, signature)
+        verify_tls13_signature(message, leaf, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
-
-    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        None
-    }
-}
-
-/// Trusts every certificate: `insecureSkipVerify`, which its user asked for by name.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
