@@ -387,6 +387,18 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Pieces of the language in any order, and what is no language at all.
+        #[test]
+        fn whatever_is_written_is_refused_or_can_be_asked(
+            text in "(request\\.(path|size|headers)|response|'x-a'|[a-z]|[0-9]|[-+*/%.,:?!<>=&|()\\[\\]{} \"]| in |\\PC){0,60}",
+        ) {
+            if let Ok(expression) = Expression::parse(&text) {
+                expression.holds(&record());
+            }
+        }
+    }
+
     #[test]
     fn what_it_reads_is_known_before() {
         let text = "'x-a' in request.headers && response.trailers['x-sum'] == request.useragent";

@@ -163,6 +163,11 @@ pub fn tracing_of_envoy(written: &Value, node: &str) -> Read<Option<Tracing>> {
         problems.note("tracing.provider.type", format!("{kind} is not served, only OpenTelemetry"));
         return Read { value: None, problems: problems.0 };
     }
+    if !provider["openTelemetry"]["sampler"].is_null() {
+        let problem =
+            "it is not served: whoever sent a request decides, else samplingRate or samplingFraction";
+        problems.note("tracing.provider.openTelemetry.sampler", problem);
+    }
     let mut provided = provider.clone();
     for key in ["headers", "resourceAttributes"] {
         provided[key] = provider["openTelemetry"][key].clone();
@@ -332,7 +337,10 @@ mod tests {
                 "clientSamplingFraction": { "numerator": 1, "denominator": 4 },
                 "spanName": { "server": "%REQ(:METHOD)%", "client": "%NO%" },
                 "tags": { "country": "%REQUEST_HEADER(CF-IPCountry)%", "wrong": "%REQ(%" },
-                "provider": { "host": "otel", "port": 4317, "serviceName": "edge" },
+                "provider": {
+                    "host": "otel", "port": 4317, "serviceName": "edge",
+                    "openTelemetry": { "sampler": { "type": "AlwaysOn" } },
+                },
                 "customTags": {
                     "a": { "type": "Literal", "literal": { "value": "b" } },
                     "t": { "type": "RequestHeader", "requestHeader": { "name": "X-T", "defaultValue": "-" } },
@@ -352,7 +360,8 @@ mod tests {
         assert_eq!((tracing.by_client, tracing.overall), (250_000, WHOLE));
         assert!(tracing.names.server.is_some() && tracing.names.client.is_none());
         let fields: Vec<&str> = read.problems.iter().map(|(field, _)| field.as_str()).collect();
-        assert_eq!(fields, ["tracing.spanName.client", "tracing.tags.wrong", "tracing.customTags.m"]);
+        assert_eq!(fields[0], "tracing.provider.openTelemetry.sampler");
+        assert_eq!(fields[1..], ["tracing.spanName.client", "tracing.tags.wrong", "tracing.customTags.m"]);
         let zipkin = tracing_of_envoy(&json!({ "provider": { "type": "Zipkin", "host": "z" } }), "");
         assert!(zipkin.value.is_none() && zipkin.problems[0].0 == "tracing.provider.type");
     }
