@@ -176,6 +176,12 @@ async fn a_file_takes_what_its_conditions_let_through_and_is_opened_again_on_sig
     assert_eq!(trigate.external.get(HOST, "/c").await.status, 404);
     until("the line in the new file", || text(&file) == "/c 404 -\n").await;
     assert_eq!(text(&moved), "/b 404 a\\x22b\n");
+    std::fs::rename(&file, &moved).expect("the folder is ours");
+    let ordered = Client::http1(trigate.admin).await.send(Ask::post("localhost", "/reopen_logs", "")).await;
+    assert_eq!((ordered.status, ordered.text().as_str()), (200, "OK\n"));
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(trigate.external.get(HOST, "/d").await.status, 404);
+    until("the line in the third file", || text(&file) == "/d 404 -\n").await;
 }
 
 #[tokio::test]
