@@ -44,6 +44,10 @@ pub enum Reply {
     UpstreamTimeout,
     /// The request is malformed or ambiguous.
     BadRequest,
+    /// A field's name has an underscore, which some take for a hyphen.
+    Underscore,
+    /// The request has a length and is chunked: two parsers may see two bodies (RFC 9112 6.1).
+    FramedTwice,
     /// The request does not say whom it asks (RFC 9112 3.2).
     NoHost,
     /// The path has an escape that is none, an escaped NUL, or a fragment.
@@ -52,8 +56,10 @@ pub enum Reply {
     Denied,
     /// The client did not send its request in time.
     RequestTimeout,
-    /// The request head exceeds the limit in bytes or in fields (RFC 6585 5).
+    /// The request head exceeds the limit in bytes (RFC 6585 5).
     HeadTooLarge,
+    /// The same in fields.
+    TooManyFields,
     /// The request body exceeds the limit.
     BodyTooLarge,
     /// A transfer coding other than chunked (RFC 9112 6.1).
@@ -82,10 +88,12 @@ impl Reply {
             | Self::StreamRefused => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUntrusted | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::BadRequest | Self::NoHost | Self::BadPath => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::Underscore | Self::FramedTwice | Self::NoHost | Self::BadPath => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Denied => StatusCode::FORBIDDEN,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::UnsupportedVersion => StatusCode::UPGRADE_REQUIRED,
@@ -128,9 +136,9 @@ impl Reply {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
             }
             Self::UpstreamTimeout => "upstream request timeout",
-            Self::BadRequest => "Bad Request",
+            Self::BadRequest | Self::Underscore | Self::FramedTwice => "Bad Request",
             Self::RequestTimeout => "Request Timeout",
-            Self::HeadTooLarge => "Request Header Fields Too Large",
+            Self::HeadTooLarge | Self::TooManyFields => "Request Header Fields Too Large",
             Self::BodyTooLarge => "Payload Too Large",
             Self::UnknownTransferCoding => "Not Implemented",
             Self::UnsupportedVersion => "Upgrade Required",
@@ -152,7 +160,9 @@ impl Reply {
     pub fn grpc_status(self) -> u8 {
         match self {
             Self::UpstreamTimeout | Self::RequestTimeout => DEADLINE_EXCEEDED,
-            Self::Overflow | Self::HeadTooLarge | Self::BodyTooLarge => RESOURCE_EXHAUSTED,
+            Self::Overflow | Self::HeadTooLarge | Self::TooManyFields | Self::BodyTooLarge => {
+                RESOURCE_EXHAUSTED
+            }
             reply => grpc_status(reply.status()),
         }
     }
@@ -162,10 +172,13 @@ impl Reply {
         matches!(
             self,
             Self::BadRequest
+                | Self::Underscore
+                | Self::FramedTwice
                 | Self::NoHost
                 | Self::BadPath
                 | Self::RequestTimeout
                 | Self::HeadTooLarge
+                | Self::TooManyFields
                 | Self::BodyTooLarge
                 | Self::UnknownTransferCoding
                 | Self::UnsupportedVersion

@@ -26,6 +26,10 @@ pub struct Head {
 pub enum BadRequest {
     /// It is no head, or two parsers may read it differently.
     Malformed,
+    /// A name has an underscore, which some take for a hyphen.
+    Underscore,
+    /// It has a length and is chunked: two parsers may see two bodies (RFC 9112 6.1).
+    FramedTwice,
     /// Nobody is asked.
     NoHost,
     /// The target has a fragment, which is not for servers (RFC 9110 4.2.5).
@@ -66,7 +70,7 @@ impl Head {
             }
             let (name, value) = field(head, line).map_err(|_| BadRequest::Malformed)?;
             if name.as_str().contains('_') {
-                return Err(BadRequest::Malformed);
+                return Err(BadRequest::Underscore);
             }
             seen.note(&name, &value)?;
             if headers.len() >= most_fields || headers.try_append(name, value).is_err() {
@@ -103,8 +107,10 @@ impl Seen {
 
     fn conclude(self, version: Version) -> Result<(Decoder, bool), BadRequest> {
         let old = version == Version::HTTP_10;
-        let framed_twice = self.length.is_some() && self.chunked;
-        if framed_twice || (self.chunked && old) {
+        if self.length.is_some() && self.chunked {
+            return Err(BadRequest::FramedTwice);
+        }
+        if self.chunked && old {
             return Err(BadRequest::Malformed);
         }
         if !(self.host || old) {
@@ -214,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_two_parsers_may_read_differently_is_refused() {
-        use BadRequest::{Coding, Fragment, Malformed, NoHost, Version};
+        use BadRequest::{Coding, Fragment, FramedTwice, Malformed, NoHost, Underscore, Version};
         for (head, want) in [
             ("GET / HTTP/1.1\r\n\r\n", NoHost),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
@@ -226,7 +232,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n", Malformed),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX_Y: b\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX_Y: b\r\n\r\n", Underscore),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nnocolon\r\n\r\n", Malformed),
@@ -237,7 +243,7 @@ mod tests {
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Malformed),
             (
                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-                Malformed,
+                FramedTwice,
             ),
             ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Malformed),
             ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Coding),

@@ -30,9 +30,11 @@ impl From<BadRequest> for Reply {
     fn from(bad: BadRequest) -> Self {
         match bad {
             BadRequest::Malformed => Self::BadRequest,
+            BadRequest::Underscore => Self::Underscore,
+            BadRequest::FramedTwice => Self::FramedTwice,
             BadRequest::NoHost => Self::NoHost,
             BadRequest::Fragment => Self::BadPath,
-            BadRequest::TooManyFields => Self::HeadTooLarge,
+            BadRequest::TooManyFields => Self::TooManyFields,
             BadRequest::Version => Self::UnsupportedVersion,
             BadRequest::Coding => Self::UnknownTransferCoding,
         }

@@ -100,6 +100,11 @@ impl From<Reply> for Outcome {
             ),
             Reply::UpstreamTimeout => Self::TIMED_OUT,
             Reply::BadRequest => Self::new(Flag::DownstreamProtocolError, "http1.codec_error"),
+            Reply::Underscore => Self::new(Flag::DownstreamProtocolError, "http1.unexpected_underscore"),
+            Reply::FramedTwice => {
+                Self::new(Flag::DownstreamProtocolError, "http1.content_length_and_chunked_not_allowed")
+            }
+            Reply::TooManyFields => Self::new(Flag::DownstreamProtocolError, "http1.too_many_headers"),
             Reply::HeadTooLarge => Self::new(Flag::DownstreamProtocolError, "http1.headers_too_large"),
             Reply::UnknownTransferCoding => {
                 Self::new(Flag::DownstreamProtocolError, "http1.invalid_transfer_encoding")

@@ -149,7 +149,10 @@ impl HttpStats {
             Reply::NoRoute | Reply::Misdirected | Reply::MethodNotServed => mine.no_route.inc(),
             Reply::NoBackend | Reply::BrokenRule => mine.no_cluster.inc(),
             Reply::BadRequest
+            | Reply::Underscore
+            | Reply::FramedTwice
             | Reply::HeadTooLarge
+            | Reply::TooManyFields
             | Reply::UnknownTransferCoding
             | Reply::UnsupportedVersion => mine.cx_protocol_error.inc(),
             Reply::RequestTimeout => mine.rq_timeout.inc(),
