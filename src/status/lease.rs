@@ -84,8 +84,10 @@ impl Candidate {
             let before = Instant::now();
             let answer = timeout(SURRENDER.saturating_sub(RENEW), self.attempt()).await;
             match answer.unwrap_or_else(|_| Err(Failure::Silence)) {
-                Ok(true) => self.renewed = Some(before),
-                Ok(false) => self.renewed = None,
+                Ok(is_ours) => {
+                    self.renewed = is_ours.then_some(before);
+                    self.troubled = false;
+                }
                 Err(failure) => self.complain(&failure),
             }
             let holds = self.renewed.is_some_and(|renewed| renewed.elapsed() < SURRENDER);
@@ -113,7 +115,6 @@ impl Candidate {
             };
             return won(self.api.create(&PostParams::default(), &lease).await);
         };
-        self.troubled = false;
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let since = match &self.seen {
             Some((seen, since)) if *seen == version => *since,

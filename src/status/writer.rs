@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, error};
+use tracing::debug;
 
 /// Patches that are under way at once.
 const AT_ONCE: usize = 8;
@@ -164,10 +164,6 @@ impl Writer {
             // The news of the other change are on their way.
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 self.look_again(Instant::now() + RETRY);
-            }
-            Err(kube::Error::Api(status)) if status.is_invalid() => {
-                error!("the API server does not take the status of {object}: {}", status.message);
-                self.settled.insert(object, (desired, record));
             }
             Err(error) => {
                 let then = self.troubles.note(&object, STATUS, &error);

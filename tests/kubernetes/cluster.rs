@@ -177,9 +177,13 @@ impl Place {
 
     /// Writes to the status of an object.
     pub async fn patch_status(&self, object: &Value, status: &Value) {
+        self.try_patch_status(object, status).await.expect("a status");
+    }
+
+    pub async fn try_patch_status(&self, object: &Value, status: &Value) -> kube::Result<DynamicObject> {
         let name = object["metadata"]["name"].as_str().expect("a name");
         let patch = Patch::Merge(json!({ "status": status }));
-        self.api(object).patch_status(name, &PatchParams::default(), &patch).await.expect("a status");
+        self.api(object).patch_status(name, &PatchParams::default(), &patch).await
     }
 
     /// A kubeconfig of the service account `trigate` of this place, who may do what the documents grant.

@@ -261,3 +261,58 @@ async fn what_stopped_being_ours_while_nobody_led_is_found_at_the_start() {
     let found = place.get(&taken).await.expect("it is there");
     assert_eq!(found["status"]["conditions"], json!([accepted]), "what another controller wrote stays");
 }
+
+#[tokio::test]
+async fn statuses_that_are_refused_hold_up_no_others() {
+    // More than are written before the writer looks for news.
+    const REFUSED: usize = 140;
+    let Some(place) = Place::shared().await else { return };
+    let _upstream = with_app(&place).await;
+    let name = format!("no-status-{}", place.namespace);
+    let of_kind = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": { "name": name }, "spec": spec,
+        })
+    };
+    let policy = of_kind(
+        "ValidatingAdmissionPolicy",
+        json!({
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": ["gateway.networking.k8s.io"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                "resources": ["httproutes/status"],
+            }] },
+            "validations": [{ "expression": "!object.metadata.name.startsWith('refused')", "message": "not today" }],
+        }),
+    );
+    let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": place.namespace } });
+    let binding = of_kind(
+        "ValidatingAdmissionPolicyBinding",
+        json!({
+            "policyName": name, "validationActions": ["Deny"], "matchResources": { "namespaceSelector": here },
+        }),
+    );
+    place.apply(&policy).await;
+    place.apply(&binding).await;
+    for number in 0..REFUSED {
+        let name = format!("refused-{number}");
+        place.apply(&place.route(&name, "external", &format!("{name}.test"))).await;
+    }
+    let refused = place.route("refused-0", "external", "refused-0.test");
+    let enforced = || async {
+        let status = json!({ "parents": [] });
+        place.try_patch_status(&refused, &status).await.err().map(|_| ())
+    };
+    eventually("the policy is enforced", enforced).await;
+    let trigate = trigate(&place).start().await;
+    let accepted =
+        |found: &Value| verdict(&found["status"]["parents"][0]["conditions"], "Accepted") == "True/Accepted";
+    let told = || async { trigate.log().contains("not today").then_some(()) };
+    eventually("the refusal is told", told).await;
+    let fine = place.route("fine", "external", "fine.test");
+    place.apply(&fine).await;
+    place.until(&fine, "others are written", accepted).await;
+    let log = trigate.log();
+    assert!(log.matches("cannot write the status").count() <= 3, "{log}");
+    place.delete(&binding).await;
+    place.until(&refused, "it is written when it may be", accepted).await;
+}
