@@ -1,14 +1,16 @@
 //! What others read of what trigate writes: Flux, external-dns, the k8s-gateway DNS plugin, cert-manager.
 
-use crate::cluster::{Place, condition, verdict};
+use crate::cluster::{Place, verdict};
+use crate::harness::PATIENCE;
 use crate::harness::client::{Ask, Client};
-use crate::harness::eventually;
 use crate::{trigate, with_app};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What kstatus says of objects, the package by which Flux waits for them.
 fn kstatus(objects: &[Value]) -> Vec<String> {
@@ -29,40 +31,62 @@ fn kstatus(objects: &[Value]) -> Vec<String> {
     String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
 }
 
-/// The targets that external-dns' source `gateway-httproute` finds for a route: those of each Gateway that it names,
-/// where a status entry of that very parent is accepted for the generation that there is. The annotation
-/// `target` of a Gateway counts before its addresses.
-async fn targets(place: &Place, route: &Value) -> Vec<String> {
-    let route = place.get(route).await.expect("the route is there");
-    let generation = &route["metadata"]["generation"];
-    let mut targets = Vec::new();
-    for parent in route["status"]["parents"].as_array().into_iter().flatten() {
-        let accepted = condition(&parent["conditions"], "Accepted");
-        let is_accepted =
-            accepted.is_some_and(|one| one["status"] == "True" && one["observedGeneration"] == *generation);
-        let is_named = route["spec"]["parentRefs"]
-            .as_array()
-            .is_some_and(|named| named.iter().any(|one| one["name"] == parent["parentRef"]["name"]));
-        if !is_accepted || !is_named {
-            continue;
-        }
-        let name = parent["parentRef"]["name"].as_str().expect("a parent has a name");
-        let gateway = place.get(&place.gateway(name)).await.expect("the Gateway is there");
-        let target = &gateway["metadata"]["annotations"]["external-dns.alpha.kubernetes.io/target"];
-        match target.as_str() {
-            Some(target) => targets.push(target.to_owned()),
-            None => targets.extend(
-                gateway["status"]["addresses"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter(|address| ["IPAddress", "Hostname"].iter().any(|kind| address["type"] == *kind))
-                    .filter_map(|address| address["value"].as_str().map(str::to_owned)),
-            ),
+/// external-dns' own source `gateway-httproute`, asked by lines.
+struct ExternalDns {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl ExternalDns {
+    fn start(place: &Place) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/external-dns");
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("external-dns");
+        let built = Command::new("go")
+            .args(["build", "-trimpath", "-o"])
+            .arg(&program)
+            .current_dir(folder)
+            .env("GOWORK", "off")
+            .env("CGO_ENABLED", "0")
+            .status();
+        assert!(built.expect("Go can be run").success(), "external-dns cannot be built");
+        let mut child = Command::new(program)
+            .arg(&place.kubeconfig)
+            .arg(&place.namespace)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be run");
+        let answers = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, answers }
+    }
+
+    /// The addresses and names to which it would have a name lead.
+    fn targets(&mut self, name: &str) -> Vec<String> {
+        writeln!(self.child.stdin.as_mut().expect("piped")).expect("it reads");
+        let answer = self.answers.next().expect("it answers").expect("text");
+        let names: BTreeMap<String, Vec<String>> = serde_json::from_str(&answer).expect("JSON");
+        names.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Waits until it would have a name lead to these.
+    async fn until(&mut self, name: &str, wanted: &[&str]) {
+        let began = Instant::now();
+        loop {
+            let targets = self.targets(name);
+            if targets == wanted {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{name} leads to {targets:?} and not to {wanted:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    targets.sort();
-    targets
+}
+
+impl Drop for ExternalDns {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[tokio::test]
@@ -122,27 +146,24 @@ async fn dns_leads_to_the_gateways_that_a_route_is_accepted_by_and_to_no_other_o
     let mut route = place.route("app", "external", "app.test");
     route["spec"]["parentRefs"] = json!([{ "name": "internal" }, { "name": "tailscale" }]);
     place.apply(&route).await;
-    let (place, route) = (&place, &route);
-    let found = |wanted: Vec<&'static str>| {
-        let route = route.clone();
-        async move {
-            let lead = || async { (targets(place, &route).await == wanted).then_some(()) };
-            let (_, took) = eventually("names lead to the Gateways of the route", lead).await;
-            took
-        }
-    };
-    found(vec!["100.64.0.9", "192.0.2.2", "gateway.example.ts.net"]).await;
+    let place = Arc::new(place);
+    let of_place = place.clone();
+    let started = tokio::task::spawn_blocking(move || ExternalDns::start(&of_place));
+    let mut dns = started.await.expect("it starts");
+    dns.until("app.test", &["100.64.0.9", "192.0.2.2", "gateway.example.ts.net"]).await;
     // A parent that is removed is gone within five seconds, in status and on the wire.
     let mut fewer = route.clone();
     fewer["spec"]["parentRefs"] = json!([{ "name": "internal" }]);
     place.apply(&fewer).await;
-    assert!(found(vec!["192.0.2.2"]).await < Duration::from_secs(5));
-    let after = place.get(route).await.expect("it is there");
-    assert_eq!(after["status"]["parents"].as_array().map(Vec::len), Some(1), "{after:#}");
+    let began = Instant::now();
+    dns.until("app.test", &["192.0.2.2"]).await;
+    let one = |found: &Value| found["status"]["parents"].as_array().map(Vec::len) == Some(1);
+    place.until(&route, "the other entry is gone", one).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "after {:?}", began.elapsed());
     trigate.until_status(trigate.tailscale.http, "app.test", "/", 404).await;
     fewer["spec"]["parentRefs"] = json!([{ "name": "external" }]);
     place.apply(&fewer).await;
-    found(vec!["external.example.test"]).await;
+    dns.until("app.test", &["external.example.test"]).await;
 }
 
 #[tokio::test]
