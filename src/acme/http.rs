@@ -120,10 +120,13 @@ impl HttpClient for Https {
             let Ok(body) = body.collect().await;
             let answer = client.ask(Request::from_parts(parts, body.to_bytes())).await;
             let answer = answer.map_err(|error| Error::Other(format!("{error:#}").into()))?;
-            if matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-                && let Some(until) = retry_after(answer.headers(), SystemTime::now())
-            {
-                let _ = LEFT_ALONE.try_with(|left_alone| left_alone.set(Some(until)));
+            if matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+                if let Some(until) = retry_after(answer.headers(), SystemTime::now()) {
+                    let _ = LEFT_ALONE.try_with(|left_alone| left_alone.set(Some(until)));
+                }
+                if is_get {
+                    return Err(busy(&answer));
+                }
             }
             let (mut parts, body) = answer.into_parts();
             if is_get {
@@ -132,6 +135,14 @@ impl HttpClient for Https {
             }
             Ok(BytesResponse { parts, body: Box::new(body) })
         })
+    }
+}
+
+/// Why there is no directory: the library would say which of its fields the refusal does not have.
+fn busy(answer: &Response<Bytes>) -> Error {
+    match serde_json::from_slice(answer.body()) {
+        Ok(problem) => Error::Api(problem),
+        Err(_) => Error::Other(format!("the authority answers {}", answer.status()).into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes wrong: answers, nonces, restarts, many names, several replicas.
 
+use crate::harness::certificate::Authority;
 use crate::harness::eventually;
 use crate::harness::manifest::{gateway, http_listener, https_listener};
 use crate::harness::upstream::Upstream;
@@ -8,6 +9,9 @@ use crate::{at, handshake, order, ordering, own_address, to, trusted};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 #[tokio::test]
 async fn a_name_that_is_not_ours_is_told_everywhere_and_tried_again_and_harms_no_other() {
@@ -70,6 +74,52 @@ async fn nonces_that_the_authority_rejects_are_replaced() {
     }
     assert!(pebble.log().contains("reject 25% of good nonces"), "{}", pebble.log());
     assert_eq!(trigate.metric("trigate_certificate_orders_total", &["result=\"failure\""]).await, 0.0);
+}
+
+/// An authority that is too busy for anything for an hour; says where its directory is.
+async fn busy(authority: &Authority) -> String {
+    let acceptor = TlsAcceptor::from(Arc::new(authority.leaf(&["localhost"]).server(&[])));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 4096]).await;
+            let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many orders"}"#;
+            let head = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\nConnection: close\r\n";
+            let answer = format!("{head}Content-Length: {}\r\n\r\n{problem}", problem.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    format!("https://localhost:{port}/dir")
+}
+
+#[tokio::test]
+async fn an_authority_that_is_busy_is_left_alone_for_as_long_as_it_says() {
+    let pebble = Builder::debian(own_address()).start().await;
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let authority = Authority::new();
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
+    let builder = ordering(&pebble, &folder.path().join("acme"), &["app.example.test"])
+        .set("acme.directory", busy(&authority).await)
+        .set("acme.ca", folder.path().join("ca.pem").display().to_string());
+    let trigate = builder.start().await;
+    let (order, _) = eventually("the refusal is told", || async {
+        let order = order(&trigate, "network/ordered-0").await;
+        (order["state"] == "failed").then_some(order)
+    })
+    .await;
+    let why = order["last_error"].as_str().expect("a reason");
+    assert!(why.contains("too many orders"), "{why}");
+    let next: jiff::Timestamp =
+        order["next_order"].as_str().and_then(|text| text.parse().ok()).expect("a time");
+    let wait = next.as_second() - jiff::Timestamp::now().as_second();
+    assert!(
+        (3500..=3601).contains(&wait),
+        "acme.retry is a second, and it waits {wait} s: {}",
+        trigate.log()
+    );
 }
 
 #[tokio::test]
