@@ -65,7 +65,7 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Arc;
 
-    fn diagnostic(name: &str, line: usize) -> Diagnostic {
+    fn diagnostic(name: &str, line: u32) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
             object: ObjectRef { kind: "HTTPRoute".into(), namespace: "apps".into(), name: name.into() },

@@ -16,15 +16,28 @@ use std::sync::Arc;
 /// A place within a document: line and column, both counted from 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Spot {
-    pub line: usize,
-    pub column: usize,
+    pub line: u32,
+    pub column: u32,
+}
+
+impl Spot {
+    /// What is beyond four thousand million lines stands there.
+    pub fn new(line: usize, column: usize) -> Self {
+        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { line: number(line), column: number(column) }
+    }
+
+    /// The same spot in the file, where the document starts on this line.
+    pub fn after(self, line: u32) -> Self {
+        Self { line: line.saturating_add(self.line), column: self.column }
+    }
 }
 
 /// One document of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Document {
     /// The line of the file on which it starts, counted from 0.
-    pub line: usize,
+    pub line: u32,
     /// Of its text: a document that did not change is not read again.
     hash: u64,
     pub content: Arc<Content>,
@@ -73,7 +86,7 @@ pub(super) fn read_documents(text: &str, format: Format, before: &[Document]) ->
                 Ok(found) => known[found].content.clone(),
                 Err(_) => Arc::new(read_content(text, format)),
             };
-            Document { line, hash, content }
+            Document { line: Spot::new(line, 0).line, hash, content }
         })
         .collect();
     documents.extend(fault.map(|fault| Document {
@@ -117,7 +130,7 @@ impl From<&serde_saphyr::Error> for ParseError {
 
 impl From<&serde_json::Error> for ParseError {
     fn from(error: &serde_json::Error) -> Self {
-        let spot = Spot { line: error.line().saturating_sub(1), column: error.column().saturating_sub(1) };
+        let spot = Spot::new(error.line().saturating_sub(1), error.column().saturating_sub(1));
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
         Self { spot, message }
@@ -126,12 +139,12 @@ impl From<&serde_json::Error> for ParseError {
 
 fn spot(location: serde_saphyr::Location) -> Spot {
     let from_zero = |number: u64| usize::try_from(number).unwrap_or_default().saturating_sub(1);
-    Spot { line: from_zero(location.line()), column: from_zero(location.column()) }
+    Spot::new(from_zero(location.line()), from_zero(location.column()))
 }
 
 fn read_content(text: &str, format: Format) -> Content {
     let mut content = Content::default();
-    let start = Spot { line: first_line(text), column: 0 };
+    let start = Spot::new(first_line(text), 0);
     // A parser run less, for nearly all documents say plainly what they are.
     if let Some(header) = plain_header(text, format) {
         match standing(&header) {
@@ -247,7 +260,7 @@ fn read_list(text: &str, format: Format, header: &ObjectHeader, content: &mut Co
                 let place = |item: &RawValue| {
                     let (line, column) =
                         position(text, item.get().as_ptr() as usize - text.as_ptr() as usize);
-                    Spot { line, column }
+                    Spot::new(line, column)
                 };
                 let value = |item: &RawValue| serde_json::from_str(item.get()).unwrap_or_default();
                 list.items.unwrap_or_default().into_iter().map(|item| (place(item), value(item))).collect()

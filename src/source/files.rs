@@ -287,9 +287,7 @@ impl File {
     /// All objects, kept ones included, with their spots in the file.
     fn located(&self) -> impl Iterator<Item = (Object, Spot)> {
         let current = self.documents.iter().flat_map(|document| {
-            document.content.objects.iter().map(|(object, spot)| {
-                (object.clone(), Spot { line: document.line + spot.line, column: spot.column })
-            })
+            document.content.objects.iter().map(|(object, spot)| (object.clone(), spot.after(document.line)))
         });
         current.chain(self.kept.iter().cloned())
     }
@@ -313,7 +311,7 @@ impl File {
         diagnostics
     }
 
-    fn diagnostic(&self, line: usize, fault: &Fault) -> Diagnostic {
+    fn diagnostic(&self, line: u32, fault: &Fault) -> Diagnostic {
         let Fault { severity, object, spot, field, reason, message, hides } = fault;
         let kept = self.kept.len();
         let message = match (hides, kept) {
@@ -325,7 +323,7 @@ impl File {
         Diagnostic {
             severity: *severity,
             object: object.clone(),
-            place: Some(self.place(Spot { line: line + spot.line, column: spot.column })),
+            place: Some(self.place(spot.after(line))),
             field: field.clone(),
             reason,
             message,
@@ -333,7 +331,11 @@ impl File {
     }
 
     fn place(&self, spot: Spot) -> Place {
-        Place { file: self.path.clone(), line: spot.line + 1, column: spot.column + 1 }
+        Place {
+            file: self.path.clone(),
+            line: spot.line.saturating_add(1),
+            column: spot.column.saturating_add(1),
+        }
     }
 }
 

@@ -28,12 +28,12 @@ pub fn pinpoint(diagnostics: &mut [Diagnostic]) {
 
 fn of_field(text: &str, object: &Place, field: &str) -> Option<Place> {
     let documents = yaml_documents(text);
-    let document = documents.iter().rfind(|document| document.line < object.line)?;
+    let document = documents.iter().rfind(|document| document.line < object.line as usize)?;
     let path = segments(field);
     // A missing field is looked for where it would stand.
     let at = (1..=path.len()).rev().find_map(|depth| locate(document.text, &path[..depth]))?;
-    let from_one = |number: u64| usize::try_from(number).ok();
-    let line = document.line + from_one(at.line())?;
+    let from_one = |number: u64| u32::try_from(number).ok();
+    let line = u32::try_from(document.line).ok()?.checked_add(from_one(at.line())?)?;
     // The items of a list share a document, and their paths start at the item.
     (line >= object.line && object.column == 1).then_some(Place {
         file: object.file.clone(),
