@@ -75,7 +75,7 @@ fn a_route_takes_no_more_memory_than_it_may() {
     let (clusters, more) = kept(|| running.reconcile(specs, endpoints));
     assert_eq!(clusters.len(), ROUTES);
     let parts = [
-        ("objects as they are written", of_objects, 900),
+        ("objects as they are written", of_objects, 540),
         ("reports", of_reports, 128),
         ("table", of_compiled - of_reports - before, 260),
         ("specs of clusters, until they run", before, 100),

@@ -48,7 +48,7 @@ use tracing::{error, info};
 /// How often a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long after a revision the memory of the one before is given back: longer than the allocator keeps it.
-const SETTLED: Duration = Duration::from_secs(3);
+const SETTLED: Duration = Duration::from_millis(1500);
 /// How often the dates of certificates are looked at in any case: clocks are set, and machines sleep.
 const LOOK: Duration = Duration::from_secs(3600);
 

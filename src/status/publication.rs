@@ -22,7 +22,7 @@ pub struct Publication {
     pub sockets: BTreeMap<SocketId, Result<Vec<SocketAddr>, String>>,
 }
 
-/// Where publications go. Of two that nobody has read yet the first is dropped.
+/// Where publications go. Of two that nobody has read yet the first is dropped, and so are all while nobody subscribes.
 #[derive(Debug, Clone)]
 pub struct Publisher(watch::Sender<Option<Arc<Publication>>>);
 
@@ -35,7 +35,10 @@ impl Default for Publisher {
 impl Publisher {
     /// Tells what the revision that is live now means.
     pub fn publish(&self, publication: Publication) {
-        self.0.send_replace(Some(Arc::new(publication)));
+        // Of objects in files nobody reads it, and there may be a hundred thousand routes.
+        if self.0.receiver_count() > 0 {
+            self.0.send_replace(Some(Arc::new(publication)));
+        }
     }
 
     /// Changes what was told last, if anything was.
