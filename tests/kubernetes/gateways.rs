@@ -141,7 +141,8 @@ async fn a_further_gateway_has_ports_of_the_range_until_it_is_deleted() {
     let Some(place) = Place::shared().await else { return };
     let _upstream = with_app(&place).await;
     let _trigate = trigate(&place)
-        .set("source.kubernetes.addresses.ports", "42100-42199")
+        // Below the ports that connections are given.
+        .set("source.kubernetes.addresses.ports", "21100-21199")
         .set("source.kubernetes.service.type", "LoadBalancer")
         .start()
         .await;
@@ -150,7 +151,7 @@ async fn a_further_gateway_has_ports_of_the_range_until_it_is_deleted() {
     place.apply(&place.route("more", "more", "more.test")).await;
     let made = place.until(&service(&place, "more"), "it has a Service", |_| true).await;
     let target = made["spec"]["ports"][0]["targetPort"].as_u64().expect("a number");
-    assert!((42100..=42199).contains(&target), "{made:#}");
+    assert!((21100..=21199).contains(&target), "{made:#}");
     let address: SocketAddr = format!("127.0.0.1:{target}").parse().expect("an address");
     let served = || async {
         let answer =
