@@ -38,7 +38,7 @@ fn registry() -> Registry {
         for worker in 0..WORKERS {
             let (clusters, sockets) = (&clusters, &sockets);
             scope.spawn(move || {
-                stats::enter_worker(worker);
+                stats::enter_worker(worker, WORKERS);
                 clusters.iter().for_each(|cluster| rig::request(&sockets[0], cluster));
             });
         }
@@ -164,7 +164,7 @@ fn counting_one_request_while_scraped(bencher: Bencher) {
                 black_box(registry.page(&all, Format::Text));
             }
         });
-        stats::enter_worker(0);
+        stats::enter_worker(0, WORKERS);
         bencher.bench_local(|| count(black_box(&sockets[0]), black_box(&clusters[0])));
         over.store(true, Ordering::Relaxed);
     });
@@ -174,7 +174,7 @@ fn counting_one_request_while_scraped(bencher: Bencher) {
 fn counting_one_request(bencher: Bencher) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static WORKER: () = stats::enter_worker(NEXT.fetch_add(1, Ordering::Relaxed));
+        static WORKER: () = stats::enter_worker(NEXT.fetch_add(1, Ordering::Relaxed), WORKERS);
     }
     let socket = rig::socket("0.0.0.0:10080", vec![]);
     let cluster = rig::clusters(1).remove(0);

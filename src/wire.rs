@@ -35,8 +35,34 @@ const FULL: usize = 256 * 1024;
 const SMALL: usize = 16 * 1024;
 /// What is read at once at most.
 const LARGE: usize = 64 * 1024;
-/// A buffer of an idle connection may keep this size.
+/// An inbox that is empty may keep this size.
 const KEPT: usize = 1024;
+/// How large an outbox is at first; most heads with a small body fit.
+const OUTBOX: usize = 4 * 1024;
+/// An outbox that grew beyond this is not used again.
+const LARGEST_SPARE: usize = 64 * 1024;
+/// So many outboxes of a thread wait for a connection that writes.
+const MOST_SPARE: usize = 16;
+
+thread_local! {
+    /// A connection has an outbox only while something waits in it, so that one that is idle costs little, and one
+    /// that writes needs not allocate.
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_spare() -> BytesMut {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(OUTBOX))
+}
+
+fn give_back(outbox: BytesMut) {
+    if (1..=LARGEST_SPARE).contains(&outbox.capacity()) {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MOST_SPARE {
+                spare.push(outbox);
+            }
+        });
+    }
+}
 
 /// A connection.
 pub struct Wire {
@@ -113,6 +139,9 @@ impl Wire {
 
     /// Where small writes go; they are sent by [`Wire::poll_drain`].
     pub fn outbox(&mut self) -> &mut BytesMut {
+        if self.outbox.is_empty() && self.outbox.capacity() == 0 {
+            self.outbox = take_spare();
+        }
         &mut self.outbox
     }
 
@@ -126,7 +155,9 @@ impl Wire {
         } else {
             0
         };
-        self.outbox.extend_from_slice(&bytes[direct..]);
+        if direct < bytes.len() {
+            self.outbox().extend_from_slice(&bytes[direct..]);
+        }
     }
 
     /// How many written bytes wait to be sent.
@@ -150,12 +181,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.wrote(n);
-            if n == self.outbox.len() {
-                // Unlike advance, this makes the whole buffer room again.
-                self.outbox.clear();
-            } else {
-                self.outbox.advance(n);
-            }
+            self.forget(n);
         }
         if self.unflushed {
             ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
@@ -169,12 +195,10 @@ impl Wire {
         (std::mem::take(&mut self.received), std::mem::take(&mut self.sent))
     }
 
-    /// Gives back the buffers of a connection that goes idle.
+    /// Gives back the buffer of a connection that goes idle.
     pub fn shrink(&mut self) {
-        for buffer in [&mut self.inbox, &mut self.outbox] {
-            if buffer.is_empty() && buffer.capacity() > KEPT {
-                *buffer = BytesMut::new();
-            }
+        if self.inbox.is_empty() && self.inbox.capacity() > KEPT {
+            self.inbox = BytesMut::new();
         }
     }
 
@@ -184,6 +208,16 @@ impl Wire {
         let mut buf = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
         self.inbox.is_empty() && Pin::new(&mut self.transport).poll_read(&mut cx, &mut buf).is_pending()
+    }
+
+    /// Takes what was sent out of the outbox.
+    fn forget(&mut self, n: usize) {
+        if n < self.outbox.len() {
+            return self.outbox.advance(n);
+        }
+        // Unlike advance, this makes the whole buffer room again.
+        self.outbox.clear();
+        give_back(std::mem::take(&mut self.outbox));
     }
 
     fn wrote(&mut self, n: usize) {
@@ -205,7 +239,7 @@ impl Wire {
             Poll::Ready(n) => {
                 let n = n?;
                 self.wrote(n);
-                self.outbox.advance(n.min(waiting));
+                self.forget(n.min(waiting));
                 Ok(n.saturating_sub(waiting))
             }
         }

@@ -49,16 +49,6 @@ impl Framing {
         }
     }
 
-    /// That of a request, as its head says it.
-    pub fn of_request(headers: &HeaderMap) -> Self {
-        let promised = headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
-        match promised {
-            Some(length) => Self::Length(length),
-            None if headers.contains_key(TRANSFER_ENCODING) => Self::Chunked,
-            None => Self::None,
-        }
-    }
-
     /// Writes a piece of the body, and its end with the last one.
     pub fn write_body(&mut self, wire: &mut Wire, piece: &[u8], end: bool) {
         match self {

@@ -15,7 +15,10 @@ pub use request::{BadRequest, Head as RequestHead, has_token, write as write_req
 pub use response::{Head as ResponseHead, write as write_response};
 
 use bytes::{Buf, BytesMut};
-use memchr::memmem;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Where a request's head ends, looked for from `from`. Empty lines before it are dropped (RFC 9112 2.2).
 pub fn request_end(read: &mut BytesMut, from: usize) -> Option<usize> {
@@ -24,5 +27,5 @@ pub fn request_end(read: &mut BytesMut, from: usize) -> Option<usize> {
             read.advance(2);
         }
     }
-    memmem::find(read.get(from..)?, b"\r\n\r\n").map(|at| from + at + 4)
+    END.find(read.get(from..)?).map(|at| from + at + 4)
 }

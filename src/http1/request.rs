@@ -3,6 +3,7 @@
 
 use super::body::Decoder;
 use super::fields::{field, lines, put_field};
+use super::framing::Framing;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
@@ -180,17 +181,24 @@ fn target_uri(head: &Bytes, method: &Method, target: &[u8]) -> Option<Uri> {
     (absolute || authority).then_some(uri)
 }
 
-/// Writes a request line in origin form and a header section.
-pub fn write(out: &mut BytesMut, head: &request::Parts) {
+/// Writes a request line in origin form and a header section. Returns how the section says that the body is framed.
+pub fn write(out: &mut BytesMut, head: &request::Parts) -> Framing {
+    let mut framing = Framing::None;
     out.reserve(512);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
     for (name, value) in &head.headers {
+        if *name == CONTENT_LENGTH {
+            framing = length(value.as_bytes()).map_or(framing, Framing::Length);
+        } else if *name == TRANSFER_ENCODING && framing == Framing::None {
+            framing = Framing::Chunked;
+        }
         put_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
     out.put_slice(b"\r\n");
+    framing
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::body::Decoder;
 use super::fields::{lenient_field, put_field};
 use super::request::{has_token, length};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use memchr::memchr_iter;
 use std::time::Duration;
@@ -49,23 +49,86 @@ impl Head {
         let mut lines =
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let (version, status) = status_line(lines.next().unwrap_or_default())?;
+        let mut seen = Seen::default();
         let mut headers = HeaderMap::with_capacity(memchr_iter(b'\n', head).count() + ROOM);
         for line in lines.take_while(|line| !line.is_empty()) {
             let (name, value) =
                 lenient_field(head, line).map_err(|_| "a header line of its response is none")?;
+            if !seen.note(&name, &value)? {
+                continue;
+            }
             if headers.len() >= MOST_FIELDS || headers.try_append(name, value).is_err() {
                 return Err("its response has too many header fields");
             }
         }
-        let body = body(&mut headers, method, status)?;
+        let body = seen.body(method, status)?;
         // A 204 has no body; one that promises it may send it all the same, before the next response.
-        let odd =
-            status == StatusCode::NO_CONTENT && headers.get(CONTENT_LENGTH).is_some_and(|one| one != "0");
-        let keep = body != Decoder::UntilClose && !odd && keeps(&headers, version);
-        let kept_for = headers.get(KEEP_ALIVE).and_then(|value| kept_for(value.to_str().ok()?));
+        let odd = status == StatusCode::NO_CONTENT && seen.length.is_some_and(|length| length > 0);
+        let keep = body != Decoder::UntilClose && !odd && seen.keeps(version);
         let (mut parts, ()) = Response::new(()).into_parts();
         (parts.status, parts.version, parts.headers) = (status, version, headers);
-        Ok(Self { parts, body, keep, kept_for })
+        Ok(Self { parts, body, keep, kept_for: seen.kept_for })
+    }
+}
+
+/// What the fields say of framing and connection.
+#[derive(Default)]
+struct Seen {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    kept_for: Option<Duration>,
+}
+
+impl Seen {
+    /// Takes note of a field. Returns whether it is of interest beyond this.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, &'static str> {
+        if *name == CONTENT_LENGTH {
+            let one = length(value.as_bytes()).ok_or("its content-length is no number")?;
+            if self.length.is_some_and(|other| other != one) {
+                return Err("its response has two different lengths");
+            }
+            // Told once to the client, who may refuse what says it twice (RFC 9110 8.6).
+            return Ok(self.length.replace(one).is_none());
+        }
+        if *name == TRANSFER_ENCODING {
+            if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return Err("its response has a transfer coding other than chunked");
+            }
+            self.chunked = true;
+        } else if *name == CONNECTION {
+            self.close |= has_token(value, b"close");
+            self.keep_alive |= has_token(value, b"keep-alive");
+            // The usual values name no other field, so that this connection is all that they are about.
+            return Ok(value != "keep-alive" && value != "close");
+        } else if *name == KEEP_ALIVE {
+            self.kept_for = value.to_str().ok().and_then(kept_for);
+        }
+        Ok(true)
+    }
+
+    /// RFC 9112 6.3.
+    fn body(&self, method: &Method, status: StatusCode) -> Result<Decoder, &'static str> {
+        if self.chunked && self.length.is_some() {
+            return Err("its response has a length and a transfer coding");
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Decoder::UntilClose);
+        }
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if status.is_informational() || bodiless || *method == Method::HEAD {
+            return Ok(Decoder::Done);
+        }
+        Ok(match (self.chunked, self.length) {
+            (true, _) => Decoder::chunked(),
+            (false, Some(length)) => Decoder::length(length),
+            (false, None) => Decoder::UntilClose,
+        })
+    }
+
+    fn keeps(&self, version: Version) -> bool {
+        !self.close && (version != Version::HTTP_10 || self.keep_alive)
     }
 }
 
@@ -79,54 +142,6 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), &'static str> {
     let status =
         code.and_then(|code| StatusCode::from_bytes(code).ok()).ok_or("its response has no status")?;
     Ok((version, status))
-}
-
-/// RFC 9112 6.3.
-fn body(headers: &mut HeaderMap, method: &Method, status: StatusCode) -> Result<Decoder, &'static str> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut promised = None;
-    let mut times = 0;
-    while let Some(one) = lengths.next().map(|value| length(value.as_bytes())) {
-        let one = one.ok_or("its content-length is no number")?;
-        if promised.is_some_and(|other| other != one) {
-            return Err("its response has two different lengths");
-        }
-        promised = Some(one);
-        times += 1;
-    }
-    if times > 1
-        && let Some(one) = headers.get(CONTENT_LENGTH).cloned()
-    {
-        // Told once to the client, who may refuse what says it twice (RFC 9110 8.6).
-        headers.insert(CONTENT_LENGTH, one);
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    if let Some(coding) = coding {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err("its response has a transfer coding other than chunked");
-        }
-        if promised.is_some() {
-            return Err("its response has a length and a transfer coding");
-        }
-    }
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Decoder::UntilClose);
-    }
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if status.is_informational() || bodiless || *method == Method::HEAD {
-        return Ok(Decoder::Done);
-    }
-    Ok(match (coding, promised) {
-        (Some(_), _) => Decoder::chunked(),
-        (None, Some(length)) => Decoder::length(length),
-        (None, None) => Decoder::UntilClose,
-    })
-}
-
-fn keeps(headers: &HeaderMap, version: Version) -> bool {
-    let named = |token: &[u8]| headers.get_all(CONNECTION).iter().any(|value| has_token(value, token));
-    if version == Version::HTTP_10 { named(b"keep-alive") && !named(b"close") } else { !named(b"close") }
 }
 
 /// `timeout=5, max=100` as many servers say.

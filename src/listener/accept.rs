@@ -18,6 +18,7 @@ use crate::wire::{Transport, Wire};
 use http::HeaderValue;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
+use std::cell::OnceCell;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -156,6 +157,7 @@ where
             tls: None,
             number: next_number(),
             stats: http.clone(),
+            address: OnceCell::new(),
         };
         let mut inbound = Inbound::new(tcp);
         if *proxy_protocol != ProxyProtocol::Off {

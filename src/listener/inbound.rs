@@ -104,10 +104,12 @@ impl Inbound {
                 return Poll::Ready(Ok(written - of_held));
             }
         }
-        if bufs.is_empty() {
-            return Poll::Ready(Ok(0));
+        match bufs {
+            [] => Poll::Ready(Ok(0)),
+            // The kernel does less for one buffer than for a list of one.
+            [only] => Pin::new(&mut self.tcp).poll_write(cx, only),
+            _ => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
         }
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 
     /// An idle connection holds no buffer.

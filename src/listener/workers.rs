@@ -93,7 +93,7 @@ impl Workers {
             let (started, start) = std::sync::mpsc::channel();
             let (drained, announcement) = (drained.clone(), announcement.clone());
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                stats::enter_worker(index);
+                stats::enter_worker(index, count);
                 // Made in the thread that it never leaves.
                 let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 let runtime = match runtime {

@@ -254,7 +254,13 @@ impl Exchange<'_> {
     /// The request with what is known of its client.
     fn introduced(&mut self, mut head: request::Parts, asked: &Asked) -> request::Parts {
         let Connection { peer, server_name, gateway, client_certificate: certificate, .. } = self.connection;
-        let hop = Hop { peer: peer.ip(), tls: server_name.is_some(), host: &asked.host, certificate };
+        let hop = Hop {
+            peer: peer.ip(),
+            address: self.connection.address(),
+            tls: server_name.is_some(),
+            host: &asked.host,
+            certificate,
+        };
         self.client = forwarded::prepare_request(&mut head.headers, gateway, hop);
         self.notes.introduced(asked, &head.headers, self.client);
         head

@@ -22,9 +22,15 @@ const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded
 /// What a field is to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It ends at this hop whatever `Connection` says (RFC 9110 7.6.1, RFC 9113 8.2.2). `Transfer-Encoding` is not
-    /// among them: the framing of what is sent on is decided elsewhere.
+    /// `Connection`, which ends at this hop with the fields that it names (RFC 9110 7.6.1).
+    Connection,
+    /// It ends at this hop whatever `Connection` says (RFC 9110 7.6.1, RFC 9113 8.2.2).
     Hop,
+    /// How a body is framed at this hop.
+    Coding,
+    Te,
+    /// `X-Forwarded-For`, which is a claim, too.
+    ForwardedFor,
     /// It says who the client is, or what it asked for; from a peer that is not trusted it is a lie.
     Claim,
     /// Only a gateway in front of an upstream may set it.
@@ -32,12 +38,29 @@ enum Kind {
     Other,
 }
 
+/// Kinds of which a head has fields.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kinds(u8);
+
+impl Kinds {
+    fn add(&mut self, kind: Kind) {
+        self.0 |= 1 << kind as u8;
+    }
+
+    fn have(self, kind: Kind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+}
+
 impl Kind {
     fn of(name: &HeaderName) -> Self {
         match name.as_str() {
-            "connection" | "keep-alive" | "proxy-connection" | "http2-settings" | "upgrade" => Self::Hop,
-            "x-forwarded-for"
-            | "x-forwarded-host"
+            "connection" => Self::Connection,
+            "keep-alive" | "proxy-connection" | "http2-settings" | "upgrade" => Self::Hop,
+            "transfer-encoding" => Self::Coding,
+            "te" => Self::Te,
+            "x-forwarded-for" => Self::ForwardedFor,
+            "x-forwarded-host"
             | "x-forwarded-port"
             | "x-forwarded-proto"
             | "x-forwarded-client-cert"
@@ -50,14 +73,25 @@ impl Kind {
     }
 }
 
-/// Removes the fields of some kinds, and those that `Connection` names. One look at each name is cheaper than
-/// looking for each field.
-fn remove(headers: &mut HeaderMap, doomed: impl Fn(Kind) -> bool) {
-    let mut names = nominated(headers);
-    names.extend(headers.keys().filter(|name| doomed(Kind::of(name))).cloned());
+/// Removes the fields of some kinds, and those that `Connection` names. Returns what kinds there were: one look at
+/// each name is cheaper than looking for each field.
+fn remove(headers: &mut HeaderMap, doomed: impl Fn(Kind) -> bool) -> Kinds {
+    let mut kinds = Kinds::default();
+    let mut names = Vec::new();
+    for name in headers.keys() {
+        let kind = Kind::of(name);
+        kinds.add(kind);
+        if doomed(kind) {
+            names.push(name.clone());
+        }
+    }
+    if kinds.have(Kind::Connection) {
+        names.extend(nominated(headers));
+    }
     for name in names {
         headers.remove(name);
     }
+    kinds
 }
 
 /// Who sent a request, as far as headers tell it.
@@ -65,6 +99,8 @@ fn remove(headers: &mut HeaderMap, doomed: impl Fn(Kind) -> bool) {
 pub struct Hop<'a> {
     /// The address that the connection came from.
     pub peer: IpAddr,
+    /// The same as a field has it.
+    pub address: &'a HeaderValue,
     pub tls: bool,
     /// The host that was asked for, as it stood in the request.
     pub host: &'a HeaderValue,
@@ -75,12 +111,15 @@ pub struct Hop<'a> {
 pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>) -> IpAddr {
     let client = client_address(headers, gateway, hop.peer);
     let trusted = gateway.trusted_hops > 0 || gateway.trusts(hop.peer);
-    remove(headers, |kind| match kind {
-        Kind::Hop | Kind::Envoy => true,
-        Kind::Claim => !trusted,
-        Kind::Other => false,
+    let kinds = remove(headers, |kind| match kind {
+        Kind::Connection | Kind::Hop | Kind::Envoy => true,
+        Kind::Claim | Kind::ForwardedFor => !trusted,
+        // The framing of what is sent on is decided elsewhere.
+        Kind::Coding | Kind::Te | Kind::Other => false,
     });
-    restrict_te(headers);
+    if kinds.have(Kind::Te) {
+        restrict_te(headers);
+    }
     match hop.certificate {
         ClientCertificate::NotTold => {}
         ClientCertificate::Absent => drop(headers.remove(&X_FORWARDED_CLIENT_CERT)),
@@ -88,7 +127,11 @@ pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>)
             headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
         }
     }
-    append_forwarded_for(headers, hop.peer);
+    if trusted && kinds.have(Kind::ForwardedFor) {
+        append_forwarded_for(headers, hop.address);
+    } else {
+        headers.insert(X_FORWARDED_FOR, hop.address.clone());
+    }
     headers
         .entry(X_FORWARDED_PROTO)
         .or_insert_with(|| HeaderValue::from_static(if hop.tls { "https" } else { "http" }));
@@ -129,19 +172,11 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = Option<Ip
         .map(|entry| entry.trim().parse().ok())
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    use std::fmt::Write;
-    let mut value = String::with_capacity(48);
-    for line in headers.get_all(&X_FORWARDED_FOR) {
-        if let Ok(line) = line.to_str() {
-            value.push_str(line);
-            value.push_str(", ");
-        }
-    }
-    let _ = write!(value, "{peer}");
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
+fn append_forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) {
+    let lines = headers.get_all(&X_FORWARDED_FOR).iter().filter(|line| line.to_str().is_ok());
+    let entries: Vec<&[u8]> = lines.chain([peer]).map(HeaderValue::as_bytes).collect();
+    let all = HeaderValue::from_bytes(&entries.join(&b", "[..])).expect("values make a value");
+    headers.insert(X_FORWARDED_FOR, all);
 }
 
 /// A version 4 UUID. It names a request in logs and keeps no secret, so a fast generator will do.
@@ -150,9 +185,11 @@ fn request_id() -> HeaderValue {
     let random = random & !(0xf << 76) | 4 << 76;
     let random = random & !(0x3 << 62) | 2 << 62;
     let mut id = [b'-'; 36];
-    let digits = (0..36).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
-    for (digit, at) in digits.enumerate() {
-        id[at] = b"0123456789abcdef"[(random >> (124 - 4 * digit)) as usize & 0xf];
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    for (byte, at) in random.to_be_bytes().into_iter().zip(PLACES) {
+        id[at] = HEX[usize::from(byte >> 4)];
+        id[at + 1] = HEX[usize::from(byte & 0xf)];
     }
     HeaderValue::from_bytes(&id).expect("hexadecimal digits can stand in a header")
 }
@@ -195,15 +232,14 @@ fn milliseconds(duration: Duration) -> HeaderValue {
 
 /// Removes from a response what ends at this hop.
 pub fn remove_hop_by_hop_response(headers: &mut HeaderMap) {
-    remove(headers, |kind| kind == Kind::Hop);
-    headers.remove(TRANSFER_ENCODING);
+    remove(headers, |kind| matches!(kind, Kind::Connection | Kind::Hop | Kind::Coding));
 }
 
 /// Removes from a request's trailers what must stand before the body (RFC 9110 6.5.1): framing, routing, who the
 /// client is. Whoever adds trailers to the head would take it for what the gateway said.
 pub fn retain_trailers(trailers: &mut HeaderMap) {
     remove(trailers, |kind| kind != Kind::Other);
-    for name in [AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING] {
+    for name in [AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRAILER] {
         trailers.remove(name);
     }
 }
@@ -258,7 +294,8 @@ mod tests {
         let mut head = request(fields);
         let host = HeaderValue::from_static("a.test");
         let certificate = &ClientCertificate::NotTold;
-        let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host, certificate };
+        let address = &HeaderValue::from_str(peer).unwrap();
+        let hop = Hop { peer: peer.parse().unwrap(), address, tls: true, host: &host, certificate };
         let client = prepare_request(&mut head, gateway, hop);
         (client, head)
     }
@@ -324,7 +361,8 @@ mod tests {
         ] {
             let mut head = request(&[("x-forwarded-client-cert", "Hash=0")]);
             let host = HeaderValue::from_static("a.test");
-            let hop = Hop { peer: peer.parse().unwrap(), tls: true, host: &host, certificate };
+            let address = &HeaderValue::from_str(peer).unwrap();
+            let hop = Hop { peer: peer.parse().unwrap(), address, tls: true, host: &host, certificate };
             prepare_request(&mut head, &gateway, hop);
             assert_eq!(text(&head, "x-forwarded-client-cert"), want, "{peer} {certificate:?}");
         }

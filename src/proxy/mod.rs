@@ -44,7 +44,7 @@ use crate::wire::Wire;
 use downstream::Downstream;
 use http::HeaderValue;
 use ipnet::IpNet;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -107,6 +107,16 @@ pub struct Connection {
     /// Which of the process's connections it is.
     pub number: u64,
     pub stats: Arc<HttpStats>,
+    /// The peer's address as `X-Forwarded-For` has it, from the first request on.
+    pub address: OnceCell<HeaderValue>,
+}
+
+impl Connection {
+    fn address(&self) -> &HeaderValue {
+        self.address.get_or_init(|| {
+            HeaderValue::try_from(self.peer.ip().to_string()).expect("digits, colons and dots make a value")
+        })
+    }
 }
 
 /// What backends are told of the certificate that a client showed.

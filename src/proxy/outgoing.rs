@@ -82,8 +82,11 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
             head.uri = path.clone().into();
             head.headers.insert(HOST, host.clone());
             // What follows a request for an upgrade belongs to the tunnel, so it has no body to be framed.
-            frame(head, target.end || target.upgrade.is_some());
-            join_cookies(&mut head.headers);
+            let found = Found::of(&head.headers);
+            frame(head, &found, target.end || target.upgrade.is_some());
+            if found.cookie {
+                join_cookies(&mut head.headers);
+            }
             if let Some(upgrade) = target.upgrade {
                 head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 head.headers.insert(UPGRADE, upgrade.clone());
@@ -102,6 +105,26 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
     Ok(())
 }
 
+/// Which fields a head has that say more over one protocol than over the other.
+#[derive(Debug, Default)]
+struct Found {
+    length: bool,
+    coding: bool,
+    cookie: bool,
+}
+
+impl Found {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            found.length |= *name == CONTENT_LENGTH;
+            found.coding |= *name == TRANSFER_ENCODING;
+            found.cookie |= *name == COOKIE;
+        }
+        found
+    }
+}
+
 /// HTTP/2 splits a cookie for compression; HTTP/1 has one line of it (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
@@ -113,15 +136,16 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Says how the body ends: by the length that the client gave, else in chunks.
-fn frame(head: &mut Parts, end: bool) {
-    let with_length = head.headers.contains_key(CONTENT_LENGTH);
+fn frame(head: &mut Parts, found: &Found, end: bool) {
     if end {
-        head.headers.remove(TRANSFER_ENCODING);
+        if found.coding {
+            head.headers.remove(TRANSFER_ENCODING);
+        }
         // Servers answer 411 to these methods without a length (RFC 9110 8.6).
-        if !with_length && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+        if !found.length && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-    } else if !with_length {
+    } else if !found.length {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
@@ -129,6 +153,9 @@ fn frame(head: &mut Parts, end: bool) {
 /// The protocol that an HTTP/1.1 client asks to change to. HTTP/2 by upgrade is not among them: RFC 9113 3.1 took
 /// it back, and a tunnel of it would carry requests past the routes.
 pub fn wanted_upgrade(head: &Parts) -> Option<HeaderValue> {
+    if head.method != Method::GET || head.version != Version::HTTP_11 {
+        return None;
+    }
     let upgrade = head.headers.get(UPGRADE)?;
     let asked = head.headers.get_all(CONNECTION).iter().any(|line| {
         line.to_str().is_ok_and(|line| line.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
@@ -142,8 +169,7 @@ pub fn wanted_upgrade(head: &Parts) -> Option<HeaderValue> {
     // With a body on its way nobody could say where the tunnel begins.
     let bodiless = !head.headers.contains_key(TRANSFER_ENCODING)
         && head.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
-    (asked && !http2 && bodiless && head.method == Method::GET && head.version == Version::HTTP_11)
-        .then(|| upgrade.clone())
+    (asked && !http2 && bodiless).then(|| upgrade.clone())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::upstream::{
     Protocol, Resolver,
 };
 use crate::wire::Wire;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -225,6 +225,7 @@ impl Rig {
             tls: None,
             number: 1,
             stats: Arc::new(HttpStats::default()),
+            address: OnceCell::new(),
         };
         let serving = serve(Wire::new(near), connection, Rc::clone(&self.worker), self.shutdown.subscribe());
         spawn_local(serving);

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// # Errors
 /// [`Reply::BadRequest`] for what is no `uri-host [ ":" port ]` (RFC 9112 3.2).
 pub fn host(authority: &str) -> Result<Cow<'_, str>, Reply> {
-    let (host, port) = split_port(authority)?;
+    let (host, port) = split_port(authority);
     let plain = if let Some(address) = host.strip_prefix('[') {
         address.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
     } else {
@@ -29,14 +29,17 @@ pub fn host(authority: &str) -> Result<Cow<'_, str>, Reply> {
 
 /// `*DIGIT`, of which there are no more than ports.
 fn is_port(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit()) && (text.is_empty() || text.parse::<u16>().is_ok())
+    text.is_empty() || text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-fn split_port(authority: &str) -> Result<(&str, &str), Reply> {
-    let after_address = authority.rfind(']').map_or(0, |at| at + 1);
-    match authority[after_address..].split_once(':') {
-        Some((_, port)) => Ok((&authority[..authority.len() - port.len() - 1], port)),
-        None => Ok((authority, "")),
+fn split_port(authority: &str) -> (&str, &str) {
+    let after_address = match authority.as_bytes() {
+        [b'[', rest @ ..] => memchr::memchr(b']', rest).map_or(0, |at| at + 2),
+        _ => 0,
+    };
+    match memchr::memchr(b':', &authority.as_bytes()[after_address..]) {
+        Some(at) => (&authority[..after_address + at], &authority[after_address + at + 1..]),
+        None => (authority, ""),
     }
 }
 

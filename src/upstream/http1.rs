@@ -84,8 +84,7 @@ impl Http1 {
 
     pub(super) fn send_head(&mut self, head: &request::Parts, end: bool) {
         self.method = head.method.clone();
-        self.framing = Framing::of_request(&head.headers);
-        write_request(self.wire.outbox(), head);
+        self.framing = write_request(self.wire.outbox(), head);
         if end {
             self.send_body(&[], true);
         }
