@@ -196,11 +196,15 @@ fn own_sockets(config: &Config) -> Vec<Wanted<'static>> {
         .collect()
 }
 
-/// Whether the kernel would give both the same connections. `[::]` is bound for IPv6 only.
+/// Whether the kernel would give both the same connections. `[::]` is bound for IPv6 only, and port 0 is another
+/// port each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
     let all = |ip: IpAddr| ip.is_unspecified();
-    a.port() == b.port() && a_ip.is_ipv4() == b_ip.is_ipv4() && (a_ip == b_ip || all(a_ip) || all(b_ip))
+    a.port() == b.port()
+        && a.port() != 0
+        && a_ip.is_ipv4() == b_ip.is_ipv4()
+        && (a_ip == b_ip || all(a_ip) || all(b_ip))
 }
 
 fn of_certificates(text: &Text<'_>, config: &Config) -> Vec<Fault> {

@@ -7,20 +7,33 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadField;
 
+/// Room for about as many fields as a section of this size has, and for those that a gateway adds.
+pub fn expected(section: &[u8]) -> usize {
+    (section.len() / 32 + 6).min(128)
+}
+
 /// The lines of a section, without their CRLF. `None` stands for a line that does not end so.
 pub fn lines(section: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    raw_lines(section).map(|line| line.strip_suffix(b"\r\n"))
+}
+
+/// The same where a bare LF may end a line, and where the last one may have no end.
+pub fn lenient_lines(section: &[u8]) -> impl Iterator<Item = &[u8]> {
+    raw_lines(section).map(|line| {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line)
+    })
+}
+
+fn raw_lines(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = section;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let Some(at) = memchr::memchr(b'\n', rest) else {
-            rest = &[];
-            return Some(None);
-        };
-        let (line, after) = rest.split_at(at + 1);
+        let (line, after) = rest.split_at(memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1));
         rest = after;
-        Some(line.strip_suffix(b"\r\n"))
+        Some(line)
     })
 }
 

@@ -4,7 +4,7 @@
 //! before a colon. What would let two messages be told apart in two ways is refused all the same.
 
 use super::body::Decoder;
-use super::fields::{lenient_field, put_field};
+use super::fields::{expected, lenient_field, lenient_lines, put_field};
 use super::request::{has_token, length};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -15,8 +15,6 @@ use std::time::Duration;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// An upstream has no more fields than this.
 const MOST_FIELDS: usize = 256;
-/// Fields that a gateway adds to most responses.
-const ROOM: usize = 2;
 
 /// A response's head.
 #[derive(Debug)]
@@ -46,11 +44,10 @@ impl Head {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(head: &Bytes, method: &Method) -> Result<Self, &'static str> {
-        let mut lines =
-            head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut lines = lenient_lines(head);
         let (version, status) = status_line(lines.next().unwrap_or_default())?;
         let mut seen = Seen::default();
-        let mut headers = HeaderMap::with_capacity(memchr_iter(b'\n', head).count() + ROOM);
+        let mut headers = HeaderMap::with_capacity(expected(head));
         for line in lines.take_while(|line| !line.is_empty()) {
             let (name, value) =
                 lenient_field(head, line).map_err(|_| "a header line of its response is none")?;
