@@ -62,7 +62,7 @@ def upstream(folder, port):
     return nginx_with(
         folder,
         "upstream",
-        f'server {{ listen 127.0.0.1:{port} backlog=4096; root {files}; location = / {{ return 200 "{body}"; }} }}',
+        f'server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.2:{port} backlog=4096; root {files}; location = / {{ return 200 "{body}"; }} }}',
     )
 
 
@@ -149,19 +149,22 @@ def envoy(folder, http, https, port):
     return [binary, "-c", str(path), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
 
 
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+
+
+def named(kind, api, name, **fields):
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "bench"}, **fields}
+
+
 def trigate(folder, http, https, port):
     binary = os.environ.get("TRIGATE") or str(ROOT / "target/release/trigate")
     if not shutil.which(binary):
         return None
     encoded = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in ("cert.pem", "key.pem")}
-    gateway_api = "gateway.networking.k8s.io/v1"
     listeners = [
         {"name": "http", "port": 80, "protocol": "HTTP"},
         {"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "cert"}]}},
     ]
-
-    def named(kind, api, name, **fields):
-        return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "bench"}, **fields}
 
     def route(name, host, path):
         rule = {
@@ -169,7 +172,7 @@ def trigate(folder, http, https, port):
             "backendRefs": [{"name": "up", "port": 80}],
         }
         spec = {"parentRefs": [{"name": "external"}], "hostnames": [host], "rules": [rule]}
-        return named("HTTPRoute", gateway_api, name, spec=spec)
+        return named("HTTPRoute", GATEWAY_API, name, spec=spec)
 
     endpoints = {
         "addressType": "IPv4",
@@ -180,8 +183,8 @@ def trigate(folder, http, https, port):
     slice_of["metadata"]["labels"] = {"kubernetes.io/service-name": "up"}
     others = int(os.environ.get("ROUTES", "1000"))
     objects = [
-        named("GatewayClass", gateway_api, "trigate", spec={"controllerName": "trigate.dev/gateway-controller"}),
-        named("Gateway", gateway_api, "external", spec={"gatewayClassName": "trigate", "listeners": listeners}),
+        named("GatewayClass", GATEWAY_API, "trigate", spec={"controllerName": "trigate.dev/gateway-controller"}),
+        named("Gateway", GATEWAY_API, "external", spec={"gatewayClassName": "trigate", "listeners": listeners}),
         named(
             "Secret",
             "v1",
@@ -207,7 +210,7 @@ object = "bench/external"
 bind = ["127.0.0.1"]
 ports = {{ 80 = {http}, 443 = {https} }}
 [runtime]
-threads = 1
+threads = {os.environ.get("THREADS", "1")}
 [admin]
 address = "127.0.0.1:{own[0]}"
 [stats]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """How trigate behaves as the work grows: memory by routes and by idle connections, time until a change is live, the
-slowest request while a table of 10,000 routes is swapped, and what a scrape of 1,000 clusters takes, from itself and from
-requests. Prints one line a figure.
+slowest request while a table of 10,000 routes is swapped or the endpoints of 5,000 clusters roll, CPU per request by
+workers, and what a scrape of 1,000 clusters takes, from itself and from requests. Prints one line a figure.
 
-    benches/peers/growth.py                            # all of it
-    benches/peers/growth.py routes idle swap scrape    # or some
+    benches/peers/growth.py                    # all of it
+    benches/peers/growth.py routes idle        # or some of: routes idle swap roll workers scrape
 
 Trigate is target/release/trigate (or TRIGATE=path). Needs nginx, nghttp2-client, openssl; 10,000 connections need `ulimit -Hn` of 30,000.
 """
@@ -95,7 +95,6 @@ def of_idle(folder, log):
 
 
 def change(manifests, name, path):
-    """Writes a file as editors do: a new one in the place of the old."""
     rule = {
         "matches": [{"path": {"type": "PathPrefix", "value": path}}],
         "filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "elsewhere.test"}}],
@@ -106,9 +105,7 @@ def change(manifests, name, path):
         "metadata": {"name": name, "namespace": "bench"},
         "spec": {"parentRefs": [{"name": "external"}], "hostnames": ["changed.test"], "rules": [rule]},
     }
-    new = manifests / f".{name}.new"
-    new.write_text(json.dumps(route))
-    new.rename(manifests / f"{name}.yaml")
+    replace(manifests, name, json.dumps(route))
 
 
 def of_swap(folder, log):
@@ -133,22 +130,27 @@ def of_swap(folder, log):
 
 
 def slowest_while_swapped(folder, http, manifests):
+    slowest_while(folder, http, "swap", lambda n: change(manifests, "changed", f"/swap-{n}"))
+
+
+def slowest_while(folder, http, name, step):
+    """Asks for 10 s, while something changes every 100 ms."""
     over = threading.Event()
 
-    def swap():
+    def go_on():
         n = 0
         while not over.wait(0.1):
             n += 1
-            change(manifests, "changed", f"/swap-{n}")
+            step(n)
 
-    swapping = threading.Thread(target=swap)
-    swapping.start()
-    log = folder / "swap.log"
+    changing = threading.Thread(target=go_on)
+    changing.start()
+    log = folder / f"{name}.log"
     answered, wrong = run.load("h1", http, 0, 10, rate=2_000, log=log)
     over.set()
-    swapping.join()
+    changing.join()
     slowest = max(int(line.split("\t")[2]) for line in log.read_text().splitlines()) / 1000
-    print(f"swap: {answered} requests, {wrong} failed, the slowest took {slowest:.1f} ms", flush=True)
+    print(f"{name}: {answered} requests, {wrong} failed, the slowest took {slowest:.1f} ms", flush=True)
 
 
 def of_scrape(folder, log):
@@ -199,7 +201,75 @@ def of_scrape(folder, log):
     running.end()
 
 
-PARTS = {"routes": of_routes, "idle": of_idle, "swap": of_swap, "scrape": of_scrape}
+CLUSTERS = 5_000
+
+
+def of_roll(folder, log):
+    """The endpoints of 5,000 clusters roll, 50 every 100 ms, those of the cluster that is asked among them."""
+    port = int((folder / "upstream-port").read_text())
+    running, http, _, manifests = trigate(folder / "roll", log, 10)
+    for n in range(CLUSTERS // 50):
+        (manifests / f"clusters-{n}.yaml").write_text("\n---\n".join(cluster(m) for m in range(50 * n, 50 * n + 50)))
+        roll(manifests, n, 0, port)
+    while status(http, f"/cluster-{CLUSTERS - 1}/") != 200:
+        time.sleep(0.05)
+    before, resident = running.cpu_seconds(), resident_mib(running.process.pid)
+
+    def step(n):
+        roll(manifests, n % (CLUSTERS // 50), n, port)
+        replace(manifests, "asked", endpoints("asked", "up", n, port))
+
+    slowest_while(folder, http, "roll", step)
+    used = running.cpu_seconds() - before
+    print(f"roll: {CLUSTERS} clusters, {resident:.1f} MiB resident, {used:.1f} s of CPU for 5,000 changes and the load", flush=True)
+    running.end()
+
+
+def cluster(n):
+    """A Service and its route."""
+    rule = {"matches": [{"path": {"value": f"/cluster-{n}"}}], "backendRefs": [{"name": f"up-{n}", "port": 80}]}
+    spec = {"parentRefs": [{"name": "external"}], "hostnames": ["*.example.com"], "rules": [rule]}
+    service = config.named("Service", "v1", f"up-{n}", spec={"ports": [{"name": "http", "port": 80}]})
+    route = config.named("HTTPRoute", config.GATEWAY_API, f"cluster-{n}", spec=spec)
+    return json.dumps(service) + "\n---\n" + json.dumps(route)
+
+
+def endpoints(name, service, turn, port):
+    """An EndpointSlice with one of the upstream's two addresses."""
+    addresses = [f"127.0.0.{1 + turn % 2}"]
+    fields = {"addressType": "IPv4", "ports": [{"name": "http", "port": port}], "endpoints": [{"addresses": addresses}]}
+    one = config.named("EndpointSlice", "discovery.k8s.io/v1", name, **fields)
+    one["metadata"]["labels"] = {"kubernetes.io/service-name": service}
+    return json.dumps(one)
+
+
+def replace(manifests, name, text):
+    """Writes a file as editors do: a new one in the place of the old."""
+    new = manifests / f".{name}.new"
+    new.write_text(text)
+    new.rename(manifests / f"{name}.yaml")
+
+
+def roll(manifests, group, turn, port):
+    slices = [endpoints(f"up-{m}", f"up-{m}", turn, port) for m in range(50 * group, 50 * group + 50)]
+    replace(manifests, f"slices-{group}", "\n---\n".join(slices))
+
+
+def of_workers(folder, log):
+    for workers in (1, 2):
+        os.environ["THREADS"] = str(workers)
+        running, http, *_ = trigate(folder / f"workers-{workers}", log, 1_000)
+        os.sched_setaffinity(running.process.pid, {0, 1})
+        run.load("h1", http, 0, 1)
+        before = running.cpu_seconds()
+        answered, _ = run.load("h1", http, 0, 5)
+        used = (running.cpu_seconds() - before) / answered * 1e6
+        print(f"workers: {workers}: {used:.1f} us of CPU a request", flush=True)
+        running.end()
+    del os.environ["THREADS"]
+
+
+PARTS = {"routes": of_routes, "idle": of_idle, "swap": of_swap, "roll": of_roll, "workers": of_workers, "scrape": of_scrape}
 
 
 def main():

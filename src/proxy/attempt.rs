@@ -56,11 +56,15 @@ impl<T: Into<Ended>> From<T> for Failed {
 
 impl Tries<'_> {
     /// Tries until there is a response, or nothing left to try.
-    pub async fn run(mut self, mut head: request::Parts, down: &mut Downstream) -> Result<StatusCode, Ended> {
+    pub async fn run(
+        &mut self,
+        head: &mut request::Parts,
+        down: &mut Downstream,
+    ) -> Result<StatusCode, Ended> {
         self.cluster.stats().request_began();
         let mut again = false;
         loop {
-            let cause = match self.attempt(&mut head, down).await {
+            let cause = match self.attempt(head, down).await {
                 Ok(status) => {
                     if again {
                         self.cluster.stats().retry_succeeded();

@@ -155,7 +155,7 @@ fn question(
     let asked = passage.asked;
     Ok(match &auth.protocol {
         AuthProtocol::Http { path, .. } => {
-            let headers = http_headers(&passage.head, auth, body.len());
+            let headers = http_headers(passage.head, auth, body.len());
             let address = Address {
                 host: asked.host.clone(),
                 target: path_and_query(&path.of(asked.path(), asked.query()), "")?,
@@ -178,7 +178,7 @@ fn question(
             let told = ext_authz::Told {
                 connection: exchange.connection,
                 asked,
-                head: &passage.head,
+                head: passage.head,
                 headers: auth.asks_with.pick(&passage.head.headers),
                 pseudo: auth.asks_with == Fields::All,
                 body,

@@ -1,6 +1,6 @@
 //! The client's side of one exchange, over HTTP/1 or HTTP/2.
 
-use super::alarm::Alarm;
+use super::alarm::{Alarm, Alarms};
 use crate::http1::{BadBody, Decoder, Framing, RequestHead, write_response};
 use crate::wire::Wire;
 use bytes::Bytes;
@@ -71,18 +71,19 @@ impl Downstream {
         Self::Http2(Box::new(Http2 { body, respond, send: None, data_read: false, head_sent: false }))
     }
 
-    /// The connection's clock, for the time of an exchange.
-    pub(super) fn take_alarm(&mut self) -> Alarm {
+    /// A timer for the time of an exchange: the connection's, or, where many exchanges share that, one of these.
+    pub(super) fn take_alarm(&mut self, spare: &Alarms) -> Alarm {
         match self {
             Self::Http1(http1) => std::mem::take(&mut http1.alarm),
-            Self::Http2(_) => Alarm::default(),
+            Self::Http2(_) => spare.take(),
         }
     }
 
     /// Gives it back.
-    pub(super) fn keep_alarm(&mut self, alarm: Alarm) {
-        if let Self::Http1(http1) = self {
-            http1.alarm = alarm;
+    pub(super) fn keep_alarm(&mut self, alarm: Alarm, spare: &Alarms) {
+        match self {
+            Self::Http1(http1) => http1.alarm = alarm,
+            Self::Http2(_) => spare.keep(alarm),
         }
     }
 

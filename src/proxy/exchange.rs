@@ -71,14 +71,14 @@ pub struct Exchange<'a> {
 pub async fn serve(
     worker: &Worker,
     connection: &Connection,
-    head: request::Parts,
+    mut head: request::Parts,
     down: &mut Downstream,
 ) -> bool {
     let started = Instant::now();
     connection.stats.request_began();
     let manner = Manner::of(&head);
     let idle = connection.gateway.limits.stream_idle_timeout;
-    let mut clock = Clock::new(started, idle, down.take_alarm());
+    let mut clock = Clock::new(started, idle, down.take_alarm(&worker.alarms));
     let revision = worker.live.load();
     let mut notes = Notes::begin(revision.as_deref(), connection, started);
     notes.asked(&head, &connection.gateway);
@@ -86,7 +86,7 @@ pub async fn serve(
         Exchange { worker, connection, started, client: connection.peer.ip(), grant: None, notes };
     let mut outcome = Outcome::VIA_UPSTREAM;
     let mut by_us = false;
-    let result = match exchange.forward(revision.as_deref(), head, &mut clock, down).await {
+    let result = match exchange.forward(revision.as_deref(), &mut head, &mut clock, down).await {
         Ok(status) => Ok(status),
         Err(Ended::Answer(answer)) => {
             outcome = answer.outcome();
@@ -113,7 +113,7 @@ pub async fn serve(
         }
         down.abort();
     }
-    down.keep_alarm(clock.into_alarm());
+    down.keep_alarm(clock.into_alarm(), &worker.alarms);
     let took = started.elapsed();
     connection.stats.request_ended(result.ok(), took);
     exchange.notes.end(outcome, took);
@@ -125,13 +125,13 @@ impl Exchange<'_> {
     async fn forward(
         &mut self,
         revision: Option<&Revision>,
-        head: request::Parts,
+        head: &mut request::Parts,
         clock: &mut Clock,
         down: &mut Downstream,
     ) -> Result<StatusCode, Ended> {
         let revision = revision.ok_or(Reply::NoRoute)?;
-        let asked = self.asked(&head).await?;
-        let (found, head) = self.find(revision, &asked, head)?;
+        let asked = self.asked(head).await?;
+        let found = self.find(revision, &asked, head)?;
         let rule: &Rule = found.rule;
         clock.limit_request(self.started, self.limit(rule));
         let mut passage = Passage {
@@ -155,7 +155,7 @@ impl Exchange<'_> {
             passage.recording.start();
         }
         let Passage { head, clock, recording, additions, .. } = passage;
-        let tries = Tries {
+        let mut tries = Tries {
             worker: self.worker,
             http: &self.connection.stats,
             cluster,
@@ -193,7 +193,7 @@ impl Exchange<'_> {
         passage.edit(filters);
         self.notes.received(passage.recording.size(), passage.recording.has_end());
         let address = Address::new(passage.asked, filters, passage.matched, &passage.head.headers)?;
-        self.notes.leaving(&mut passage.head, &address, passage.revision, to);
+        self.notes.leaving(passage.head, &address, passage.revision, to);
         Ok(address)
     }
 
@@ -226,33 +226,33 @@ impl Exchange<'_> {
         }
     }
 
-    /// The rule that serves the request, and the request as filters and backend get it.
+    /// The rule that serves the request, which becomes what filters and backend get.
     fn find<'r>(
         &mut self,
         revision: &'r Revision,
         asked: &Asked,
-        head: request::Parts,
-    ) -> Result<(Found<'r>, request::Parts), Reply> {
-        let found = revision.table.find(self.connection.socket, &asked.request(self.connection, &head));
+        head: &mut request::Parts,
+    ) -> Result<Found<'r>, Reply> {
+        let found = revision.table.find(self.connection.socket, &asked.request(self.connection, head));
         match &found {
             Ok(found) => self.notes.routed(found, asked.name()),
             Err(_) if !self.notes.are_wanted() => {}
             // Whoever reads of it wants to know who it was, and by which name it was answered.
-            Err(_) => drop(self.introduced(head.clone(), asked)),
+            Err(_) => self.introduce(head, asked),
         }
         let found = found?;
-        let mut head = self.introduced(head, asked);
+        self.introduce(head, asked);
         if self.connection.gateway.habits.envoy_headers {
             let (Connection { peer, gateway, .. }, rule) = (self.connection, found.rule);
             let stranger = gateway.trusted_hops == 0 && !gateway.trusts(peer.ip());
             let timeout = rule.timeouts().backend_request.or(self.limit(rule));
             forwarded::tell_upstream(&mut head.headers, timeout, stranger.then_some(peer.ip()));
         }
-        Ok((found, head))
+        Ok(found)
     }
 
-    /// The request with what is known of its client.
-    fn introduced(&mut self, mut head: request::Parts, asked: &Asked) -> request::Parts {
+    /// Tells in the request what is known of its client.
+    fn introduce(&mut self, head: &mut request::Parts, asked: &Asked) {
         let Connection { peer, server_name, gateway, client_certificate: certificate, .. } = self.connection;
         let hop = Hop {
             peer: peer.ip(),
@@ -263,7 +263,6 @@ impl Exchange<'_> {
         };
         self.client = forwarded::prepare_request(&mut head.headers, gateway, hop);
         self.notes.introduced(asked, &head.headers, self.client);
-        head
     }
 
     /// Gives the client an answer that no upstream gave.

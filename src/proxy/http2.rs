@@ -112,7 +112,8 @@ async fn accept_all(mut accepting: Accepting, connection: Rc<Connection>, worker
         let (connection, worker) = (Rc::clone(&connection), Rc::clone(&worker));
         tokio::task::spawn_local(async move {
             let mut down = Downstream::http2(body, respond);
-            exchange::serve(&worker, &connection, parts, &mut down).await;
+            // On the heap, for the runtime moves a task when it begins and when it ends.
+            Box::pin(exchange::serve(&worker, &connection, parts, &mut down)).await;
             drop(active);
         });
     }

@@ -41,6 +41,7 @@ use crate::telemetry::HttpStats;
 use crate::tls::ServerName;
 use crate::upstream::Pool;
 use crate::wire::Wire;
+use alarm::Alarms;
 use downstream::Downstream;
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -137,6 +138,7 @@ pub struct Worker {
     live: Arc<Live>,
     pool: Rc<Pool>,
     draining: Rc<Cell<bool>>,
+    alarms: Alarms,
     /// Copies of requests that are on their way to mirrors.
     mirroring: Rc<Cell<usize>>,
     /// True while clients are told to go elsewhere.
@@ -159,7 +161,7 @@ impl Worker {
             }
         });
         let pool = Pool::new(limits.upstream_idle_timeout, limits.head_bytes as usize);
-        Rc::new(Self { live, pool, draining, mirroring: Rc::default(), announced })
+        Rc::new(Self { live, pool, draining, alarms: Alarms::default(), mirroring: Rc::default(), announced })
     }
 
     /// The revision that serves, once there is one.

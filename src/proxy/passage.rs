@@ -20,7 +20,7 @@ pub struct Passage<'a> {
     pub gateway: u16,
     /// The length of the path prefix that the rule matched.
     pub matched: usize,
-    pub head: request::Parts,
+    pub head: &'a mut request::Parts,
     pub clock: &'a mut Clock,
     pub recording: Recording,
     /// What an authorizer adds to the response.
@@ -66,7 +66,7 @@ impl Passage<'_> {
 
     /// What a direct response may tell of the request.
     fn told<'t>(&'t self, exchange: &Exchange<'t>, status: StatusCode) -> Told<'t> {
-        let request::Parts { method, version, headers, .. } = &self.head;
+        let request::Parts { method, version, headers, .. } = &*self.head;
         let (asked, connection) = (self.asked, exchange.connection);
         Told {
             method,
