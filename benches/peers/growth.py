@@ -227,7 +227,12 @@ def of_roll(folder, log):
 
 def cluster(n):
     """A Service and its route."""
-    rule = {"matches": [{"path": {"value": f"/cluster-{n}"}}], "backendRefs": [{"name": f"up-{n}", "port": 80}]}
+    rewrite = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}}
+    rule = {
+        "matches": [{"path": {"value": f"/cluster-{n}"}}],
+        "filters": [rewrite],
+        "backendRefs": [{"name": f"up-{n}", "port": 80}],
+    }
     spec = {"parentRefs": [{"name": "external"}], "hostnames": ["*.example.com"], "rules": [rule]}
     service = config.named("Service", "v1", f"up-{n}", spec={"ports": [{"name": "http", "port": 80}]})
     route = config.named("HTTPRoute", config.GATEWAY_API, f"cluster-{n}", spec=spec)

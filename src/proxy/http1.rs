@@ -64,7 +64,8 @@ impl<T: Into<Reply>> From<T> for NoHead {
 /// Serves requests until one side ends the connection, or until `shutdown` and no request is there.
 pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
     let mut down = Downstream::http1(wire);
-    let mut ending = Ending { told: pin!(drained(shutdown)), over: false };
+    let news = shutdown.clone();
+    let mut ending = Ending { told: pin!(drained(shutdown)), news, awaited: false, over: false };
     let mut first = true;
     loop {
         let Downstream::Http1(http1) = &mut down else { return };
@@ -118,7 +119,23 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutd
 /// The end of the process, as a connection learns of it.
 struct Ending<'a, F> {
     told: Pin<&'a mut F>,
+    news: watch::Receiver<bool>,
+    /// Whether the news wakes this task.
+    awaited: bool,
     over: bool,
+}
+
+impl<F: Future<Output = ()>> Ending<'_, F> {
+    /// Whether it has come since the last time.
+    fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
+        // To wait once more takes a lock; a look for news takes none, and what was waited for still wakes this task.
+        if self.over || (self.awaited && matches!(self.news.has_changed(), Ok(false))) {
+            return false;
+        }
+        self.awaited = true;
+        self.over = self.told.as_mut().poll(cx).is_ready();
+        self.over
+    }
 }
 
 /// How a wait for bytes ended.
@@ -183,8 +200,7 @@ fn poll_bytes(
     if let Poll::Ready(read) = http1.wire.poll_fill(cx, 1) {
         return Poll::Ready(Waited::Read(read.unwrap_or(0)));
     }
-    if !ending.over && ending.told.as_mut().poll(cx).is_ready() {
-        ending.over = true;
+    if ending.has_come(cx) {
         return Poll::Ready(Waited::Told);
     }
     match at {
