@@ -11,6 +11,7 @@ use crate::resource::{EnvoyProxy, EnvoyService, Gateway, Labels, Metadata, Recor
 use crate::routing::{SocketId, Transport};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trigate");
@@ -250,10 +251,9 @@ fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
             _ => ("TCP", Transport::Tcp),
         };
         let id = SocketId { gateway: served.binding.id, port: listener.port, transport: id };
-        let socket = publication.sockets.get_key_value(&id);
-        let target = socket
-            .and_then(|(_, socket)| socket.as_ref().ok()?.first())
-            .map_or(listener.port, |bound| bound.port());
+        // While the socket is not open there is nothing to lead to.
+        let Some(Ok(bound)) = publication.sockets.get(&id) else { continue };
+        let Some(target) = bound.first().map(SocketAddr::port) else { continue };
         let name = format!("{}-{}", listener.protocol.to_lowercase(), listener.port);
         ports.entry((listener.port, transport)).or_insert_with(
             || json!({ "name": name, "port": listener.port, "targetPort": target, "protocol": transport }),

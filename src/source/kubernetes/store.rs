@@ -110,8 +110,9 @@ impl Store {
         let changed = before.as_ref().is_none_or(|(_, before)| before.hash != stored.hash);
         if let Some((_, before)) = before {
             release(&mut self.wanted, &before.wanted);
-            // Of an object that became unreadable the last good version stays.
-            stored.object = stored.object.or(before.object);
+            // What says the same stays the same object, which the revision that serves shares: most updates are
+            // echoes of a status. Of an object that became unreadable the last good version stays.
+            stored.object = if changed { stored.object.or(before.object) } else { before.object };
         }
         for wanted in &stored.wanted {
             *self.wanted.entry(wanted.clone()).or_default() += 1;
