@@ -69,6 +69,8 @@ pub struct Wire {
     transport: Box<dyn Transport>,
     inbox: BytesMut,
     outbox: BytesMut,
+    /// Whether the beginning of the outbox is gone: then it is smaller than the memory that it holds.
+    cut: bool,
     received: u64,
     sent: u64,
     /// Whether the transport holds bytes that a flush must push (TLS does).
@@ -93,6 +95,7 @@ impl Wire {
             transport,
             inbox: BytesMut::new(),
             outbox: BytesMut::new(),
+            cut: false,
             received: 0,
             sent: 0,
             unflushed: false,
@@ -212,12 +215,15 @@ impl Wire {
 
     /// Takes what was sent out of the outbox.
     fn forget(&mut self, n: usize) {
-        if n < self.outbox.len() {
-            return self.outbox.advance(n);
+        let mut outbox = std::mem::take(&mut self.outbox);
+        if n < outbox.len() {
+            outbox.advance(n);
+            self.outbox = outbox;
+            self.cut = true;
+        } else if !std::mem::take(&mut self.cut) {
+            outbox.clear();
+            give_back(outbox);
         }
-        // Unlike advance, this makes the whole buffer room again.
-        self.outbox.clear();
-        give_back(std::mem::take(&mut self.outbox));
     }
 
     fn wrote(&mut self, n: usize) {

@@ -160,6 +160,8 @@ struct Looking {
     /// The names that macros gave.
     bound: Vec<String>,
     depth: usize,
+    /// Whether there is a macro that walks a list already.
+    walks: bool,
 }
 
 impl Asked {
@@ -254,6 +256,10 @@ impl Looking {
             loop_step,
             result,
         } = comprehension;
+        // Each walk multiplies the work, and what it makes, by the length of its list.
+        if std::mem::replace(&mut self.walks, true) {
+            return Err("an expression may have one of all(), exists(), map() and filter()".to_owned());
+        }
         self.look(&iter_range.expr)?;
         self.look(&accu_init.expr)?;
         let outer = self.bound.len();
@@ -419,6 +425,8 @@ mod tests {
             ("request == response", "name an attribute"),
             ("request.headers.exists(h, h == 'x')", "by their names"),
             ("request.headers[request.method] == 'x'", "by their names in quotes"),
+            ("['a'].map(a, a + a).map(a, a + a).size() > 0", "one of all()"),
+            ("[1, 2].all(a, [1, 2].all(b, a == b))", "one of all()"),
             (&"a".repeat(5_000), "5000 bytes; 4096 are the most"),
             (&"(".repeat(49), "49 parentheses"),
             (&"(".repeat(48), "no CEL expression"),

@@ -24,6 +24,8 @@ pub struct Head {
     pub body: Decoder,
     /// Whether the connection may serve another request (RFC 9112 9.3).
     pub keep: bool,
+    /// Whether the upstream says that it closes the connection.
+    pub closes: bool,
     /// How long the upstream says that it keeps the connection.
     pub kept_for: Option<Duration>,
 }
@@ -64,7 +66,7 @@ impl Head {
         let keep = body != Decoder::UntilClose && !odd && seen.keeps(version);
         let (mut parts, ()) = Response::new(()).into_parts();
         (parts.status, parts.version, parts.headers) = (status, version, headers);
-        Ok(Self { parts, body, keep, kept_for: seen.kept_for })
+        Ok(Self { parts, body, keep, closes: seen.close, kept_for: seen.kept_for })
     }
 }
 

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 3.4).
@@ -65,7 +66,8 @@ impl<T: Into<Reply>> From<T> for NoHead {
 pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>, shutdown: watch::Receiver<bool>) {
     let mut down = Downstream::http1(wire);
     let news = shutdown.clone();
-    let mut ending = Ending { told: pin!(drained(shutdown)), news, awaited: false, over: false };
+    let mut ending =
+        Ending { told: pin!(unconstrained(drained(shutdown))), news, awaited: false, over: false };
     let mut first = true;
     loop {
         let Downstream::Http1(http1) = &mut down else { return };
@@ -132,6 +134,7 @@ impl<F: Future<Output = ()>> Ending<'_, F> {
         if self.over || (self.awaited && matches!(self.news.has_changed(), Ok(false))) {
             return false;
         }
+        // It waits from now on, for no budget of the task can put the first look off.
         self.awaited = true;
         self.over = self.told.as_mut().poll(cx).is_ready();
         self.over

@@ -82,8 +82,9 @@ impl Keeper {
 
     /// Makes all Services as they should be. When to go on, if something is left to do.
     pub async fn keep_services(&mut self, publication: &Publication) -> Option<Instant> {
+        let mut due = Vec::new();
         let tasks: Vec<Task> =
-            publication.served.iter().filter_map(|served| self.task(publication, served)).collect();
+            publication.served.iter().filter_map(|served| self.task(publication, served, &mut due)).collect();
         let (client, manager) = (self.client.clone(), self.config.field_manager());
         let done = futures::stream::iter(tasks).map(|task| {
             let (client, manager) = (client.clone(), manager.clone());
@@ -93,7 +94,6 @@ impl Keeper {
             }
         });
         let mut done = std::pin::pin!(done.buffer_unordered(AT_ONCE));
-        let mut due = Vec::new();
         while let Some((task, answer)) = done.next().await {
             let Task { service, desired: _, hash, record, gateway, owner } = task;
             match answer {
@@ -122,7 +122,8 @@ impl Keeper {
         self.tell(gateway, owner, complaint.into_iter().collect());
     }
 
-    fn task(&mut self, publication: &Publication, served: &Served) -> Option<Task> {
+    /// What is to be done for a Gateway. Where it is too early for that, `due` learns when it is time.
+    fn task(&mut self, publication: &Publication, served: &Served, due: &mut Vec<Instant>) -> Option<Task> {
         let plan = Plan::new(publication, served, &self.config, &self.namespace);
         if !plan.is_certain {
             return None;
@@ -136,7 +137,11 @@ impl Keeper {
         let is_settled = self.settled.get(&service).is_some_and(|(before, known)| {
             *before == hash && known.as_ref().map(Arc::as_ptr) == record.as_ref().map(Arc::as_ptr)
         });
-        if is_settled || self.troubles.later(&service).is_some() {
+        if is_settled {
+            return None;
+        }
+        if let Some(later) = self.troubles.later(&service) {
+            due.push(later);
             return None;
         }
         if let Some(obstacle) = plan.obstacle(&publication.snapshot) {

@@ -3,7 +3,7 @@
 use super::condition::{AncestorStatus, PolicyStatus, conditions};
 use super::publication::Publication;
 use crate::compile::{Verdict, class_parameters};
-use crate::resource::{EnvoyProxy, GATEWAY_GROUP, GatewayClass, ParentRef, Resource};
+use crate::resource::{EnvoyProxy, GATEWAY_GROUP, Gateway, GatewayClass, ParentRef, Resource};
 use serde_json::Value;
 
 /// The entries of an EnvoyProxy's status that are ours: one for each Gateway and each class that names it.
@@ -37,6 +37,10 @@ pub(super) fn proxy(proxy: &EnvoyProxy, publication: &Publication, controller: &
 pub(super) fn is_about_ours(entry: &Value, publication: &Publication, controller: &str) -> bool {
     let snapshot = &publication.snapshot;
     let text = |field: &str| entry["ancestorRef"][field].as_str().unwrap_or_default();
+    // We write all of it; what leaves something out is somebody else's.
+    if text("group") != GATEWAY_GROUP || (text("kind") == Gateway::KIND && text("namespace").is_empty()) {
+        return false;
+    }
     let class = match text("kind") {
         GatewayClass::KIND => text("name"),
         _ => match snapshot.gateways.get(text("namespace"), text("name")) {

@@ -7,7 +7,9 @@ use super::difference::{ANNOTATIONS, FIELDS, LABELS, lay_over};
 use super::publication::Publication;
 use crate::bindings::{GATEWAY_LABEL, Place, Served, shortened};
 use crate::config::{KubernetesSource, ServiceConfig, ServicePlace, ServiceType, TrafficPolicy};
-use crate::resource::{EnvoyProxy, EnvoyService, Gateway, Labels, Metadata, Record, Service, Snapshot};
+use crate::resource::{
+    EnvoyProxy, EnvoyService, Gateway, Labels, Metadata, PortName, Record, Service, ServicePort, Snapshot,
+};
 use crate::routing::{SocketId, Transport};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -97,7 +99,9 @@ impl Plan {
     pub fn desired(&self, publication: &Publication, served: &Served, owner: &Record) -> Option<Value> {
         let kind = self.r#type.name()?;
         let gateway = &publication.snapshot.gateways.get(&self.gateway.0, &self.gateway.1)?.object;
-        let ports = ports(publication, served);
+        let known = publication.snapshot.services.get(&self.namespace, &self.name);
+        let known = known.map(|known| &*known.object.spec.ports).unwrap_or_default();
+        let ports = ports(publication, served, known);
         if ports.is_empty() {
             return None;
         }
@@ -238,8 +242,9 @@ fn asked_of(config: ServiceConfig, asked: Option<&EnvoyService>) -> ServiceConfi
     }
 }
 
-/// The ports of the listeners of a Gateway and its ListenerSets, leading to its sockets.
-fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
+/// The ports of the listeners of a Gateway and its ListenerSets, leading to its sockets. Where a socket is not open, a
+/// port that the Service has already stays as it is, for other replicas may serve it; a new one has to wait.
+fn ports(publication: &Publication, served: &Served, known: &[ServicePort]) -> Vec<Value> {
     let report = publication.gateways.iter().find(|report| report.id == served.binding.id);
     let listeners = report.into_iter().flat_map(|report| {
         report.listeners.iter().chain(report.listener_sets.iter().flat_map(|set| &set.listeners))
@@ -251,9 +256,17 @@ fn ports(publication: &Publication, served: &Served) -> Vec<Value> {
             _ => ("TCP", Transport::Tcp),
         };
         let id = SocketId { gateway: served.binding.id, port: listener.port, transport: id };
-        // While the socket is not open there is nothing to lead to.
-        let Some(Ok(bound)) = publication.sockets.get(&id) else { continue };
-        let Some(target) = bound.first().map(SocketAddr::port) else { continue };
+        let open = publication.sockets.get(&id).and_then(|socket| socket.as_ref().ok()?.first());
+        let before = || {
+            let of_listener = |known: &&ServicePort| {
+                known.port == listener.port && known.protocol.as_deref().unwrap_or("TCP") == transport
+            };
+            match known.iter().find(of_listener)?.target_port {
+                Some(PortName::Number(number)) => Some(number),
+                _ => None,
+            }
+        };
+        let Some(target) = open.map(SocketAddr::port).or_else(before) else { continue };
         let name = format!("{}-{}", listener.protocol.to_lowercase(), listener.port);
         ports.entry((listener.port, transport)).or_insert_with(
             || json!({ "name": name, "port": listener.port, "targetPort": target, "protocol": transport }),

@@ -30,6 +30,7 @@ pub struct Http1 {
     sent: bool,
     answer: Answer,
     keep: bool,
+    closes: bool,
     /// How long the upstream says that it keeps the connection.
     pub(super) kept_for: Option<Duration>,
 }
@@ -63,6 +64,7 @@ impl Http1 {
             sent: false,
             answer: Answer::NONE,
             keep: true,
+            closes: false,
             kept_for: None,
         }
     }
@@ -189,7 +191,7 @@ impl Http1 {
             self.answer = Answer::Awaited { informational: informational + 1, looked_at: 0 };
             return Ok(Some(Event::Informational(head.parts)));
         }
-        (self.keep, self.kept_for) = (head.keep, head.kept_for);
+        (self.keep, self.closes, self.kept_for) = (head.keep, head.closes, head.kept_for);
         if status == StatusCode::SWITCHING_PROTOCOLS {
             (self.answer, self.framing) = (Answer::Upgraded, Framing::UntilClose);
             self.sent = false;
@@ -205,7 +207,7 @@ impl Http1 {
 
     /// Whether the upstream said that it closes the connection after this response.
     pub(super) fn is_closing(&self) -> bool {
-        !self.keep && !self.is_upgraded()
+        self.closes && !self.is_upgraded()
     }
 
     /// Whether the exchange left the connection as it was: everything sent, everything read, nothing too much.

@@ -112,10 +112,13 @@ impl Kind {
         self.plural == Plural::Installed
     }
 
-    /// Whether there is nothing to serve without it. A replica that may not read it does not start, so that those
-    /// before it go on; without any other kind the rest is served.
+    /// Whether there is nothing to serve without it, or nothing to serve safely: certificates, and which backends are
+    /// spoken to over TLS. A replica that may not read it does not start, so that those before it go on; without any
+    /// other kind the rest is served.
     pub fn is_vital(&self) -> bool {
-        matches!(self.kind, "GatewayClass" | "Gateway" | "HTTPRoute" | "Service" | "EndpointSlice")
+        const SERVED: [&str; 5] = ["GatewayClass", "Gateway", "HTTPRoute", "Service", "EndpointSlice"];
+        const SECURE: [&str; 2] = ["Secret", "BackendTLSPolicy"];
+        SERVED.contains(&self.kind) || SECURE.contains(&self.kind)
     }
 
     /// Whether what we find out about objects is written to their status, or read from it.
