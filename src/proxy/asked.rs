@@ -128,8 +128,6 @@ pub struct Manner {
 impl Manner {
     /// The manner that a request asks for.
     pub fn of(head: &request::Parts) -> Self {
-        // A call of gRPC is a POST, and most requests are none.
-        let grpc = head.method == Method::POST && answer::is_grpc(&head.headers);
-        Self { grpc, head: head.method == Method::HEAD }
+        Self { grpc: answer::is_grpc(&head.headers), head: head.method == Method::HEAD }
     }
 }
