@@ -142,7 +142,7 @@ impl Wire {
 
     /// Where small writes go; they are sent by [`Wire::poll_drain`].
     pub fn outbox(&mut self) -> &mut BytesMut {
-        if self.outbox.is_empty() && self.outbox.capacity() == 0 {
+        if self.outbox.capacity() == 0 {
             self.outbox = take_spare();
         }
         &mut self.outbox

@@ -82,9 +82,9 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
             head.uri = path.clone().into();
             head.headers.insert(HOST, host.clone());
             // What follows a request for an upgrade belongs to the tunnel, so it has no body to be framed.
-            let found = Found::of(&head.headers);
-            frame(head, &found, target.end || target.upgrade.is_some());
-            if found.cookie {
+            let fields = SpecialFields::of(&head.headers);
+            frame(head, &fields, target.end || target.upgrade.is_some());
+            if fields.cookie {
                 join_cookies(&mut head.headers);
             }
             if let Some(upgrade) = target.upgrade {
@@ -107,21 +107,21 @@ pub fn address(head: &mut Parts, target: &Target<'_>) -> http::Result<()> {
 
 /// Which fields a head has that say more over one protocol than over the other.
 #[derive(Debug, Default)]
-struct Found {
+struct SpecialFields {
     length: bool,
     coding: bool,
     cookie: bool,
 }
 
-impl Found {
+impl SpecialFields {
     fn of(headers: &HeaderMap) -> Self {
-        let mut found = Self::default();
+        let mut fields = Self::default();
         for name in headers.keys() {
-            found.length |= *name == CONTENT_LENGTH;
-            found.coding |= *name == TRANSFER_ENCODING;
-            found.cookie |= *name == COOKIE;
+            fields.length |= *name == CONTENT_LENGTH;
+            fields.coding |= *name == TRANSFER_ENCODING;
+            fields.cookie |= *name == COOKIE;
         }
-        found
+        fields
     }
 }
 
@@ -136,16 +136,16 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Says how the body ends: by the length that the client gave, else in chunks.
-fn frame(head: &mut Parts, found: &Found, end: bool) {
+fn frame(head: &mut Parts, fields: &SpecialFields, end: bool) {
     if end {
-        if found.coding {
+        if fields.coding {
             head.headers.remove(TRANSFER_ENCODING);
         }
         // Servers answer 411 to these methods without a length (RFC 9110 8.6).
-        if !found.length && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+        if !fields.length && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-    } else if !found.length {
+    } else if !fields.length {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
