@@ -4,7 +4,7 @@ use super::operator::{Field, Operator};
 use super::record::Record;
 use super::render::{self, Value};
 use http::HeaderName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a line is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +114,23 @@ impl Format {
         let (what, verb) = (blank.join(", "), if blank.len() == 1 { "stays" } else { "stay" });
         (!blank.is_empty())
             .then(|| format!("{what} {verb} empty: trigate does not note what Envoy would say"))
+    }
+
+    /// Takes the variables of the environment away that are not allowed, as if they were not set, and names them.
+    pub fn withhold(&mut self, allowed: &BTreeSet<String>) -> Vec<Box<str>> {
+        let templates: Vec<&mut Template> = match self {
+            Self::Text(template) => vec![template],
+            Self::Json(fields) => fields.iter_mut().map(|(_, template)| template).collect(),
+        };
+        let mut withheld = Vec::new();
+        for piece in templates.into_iter().flat_map(|template| &mut template.0) {
+            let Piece::Operator(Operator::Environment { name, value }, _) = piece else { continue };
+            if !allowed.contains(&**name) {
+                *value = None;
+                withheld.push(name.clone());
+            }
+        }
+        withheld
     }
 
     fn operators(&self) -> impl Iterator<Item = &Operator> {

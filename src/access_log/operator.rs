@@ -66,8 +66,11 @@ pub enum Operator {
     Gateway,
     Hostname,
     Cel(Expression),
-    /// Known before: a variable of the environment.
-    Fixed(Box<str>),
+    /// A variable of the environment, as it was when this was read.
+    Environment {
+        name: Box<str>,
+        value: Option<Box<str>>,
+    },
     /// What is never there.
     Absent,
     /// What Envoy knows and trigate does not note, as it was written.
@@ -165,7 +168,8 @@ impl Operator {
             ("QUERY_PARAM", Some(name)) => Ok(Self::QueryParameter(name.into())),
             ("QUERY_PARAMS", None | Some("" | "ORIG")) => Ok(Self::Query),
             ("ENVIRONMENT", Some(name)) => {
-                Ok(Self::Fixed(std::env::var(name).unwrap_or_else(|_| "-".to_owned()).into()))
+                let value = std::env::var(name).ok().map(Into::into);
+                Ok(Self::Environment { name: name.into(), value })
             }
             ("CEL", Some(expression)) => Expression::parse(expression).map(Self::Cel),
             (name, _) if BLANK.contains(&name) => Ok(Self::Blank(text.into())),

@@ -108,7 +108,7 @@ pub fn value(operator: &Operator, record: &Record) -> Value {
         Operator::Gateway => Some(&record.gateway).filter(|name| !name.is_empty()).into(),
         Operator::Hostname => Some(HOSTNAME.as_str()).filter(|name| !name.is_empty()).into(),
         Operator::Cel(expression) => expression.text(record).into(),
-        Operator::Fixed(text) => Some(text).into(),
+        Operator::Environment { value, .. } => Some(value.as_deref().unwrap_or("-")).into(),
         Operator::Absent | Operator::Blank(_) => Value::Absent,
         timed => of_time(timed, record),
     }

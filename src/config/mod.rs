@@ -18,7 +18,7 @@ pub use acme::{
 pub use fault::{ConfigError, Fault};
 pub use kubernetes::TrafficPolicy;
 pub use kubernetes::{AddressPool, KubernetesSource, PortRange, ServiceConfig, ServicePlace, ServiceType};
-pub use observing::{AccessLog, Only, Otlp, OtlpProtocol, Percent, Propagation, Tracing};
+pub use observing::{AccessLog, EnvoyProxies, Only, Otlp, OtlpProtocol, Percent, Propagation, Tracing};
 pub use tls::{CipherSuite, Curve, SessionTickets, TlsOptions, TlsVersion, named};
 
 use ipnet::IpNet;
@@ -69,6 +69,8 @@ pub struct Config {
     pub access_log: AccessLog,
     #[serde(default)]
     pub tracing: Tracing,
+    #[serde(default)]
+    pub envoy_proxy: EnvoyProxies,
     /// The file itself, to say later where in it a key stands.
     #[serde(skip)]
     pub written: Written,

@@ -6,7 +6,7 @@ use crate::access_log::{Expression, Filter, Format, HeaderCondition};
 use crate::reply::{Flag, Flags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -112,6 +112,30 @@ pub enum Propagation {
     /// `x-b3-traceid` and its kin
     #[serde(rename = "b3multi")]
     B3Multi,
+}
+
+/// What EnvoyProxies may have of this process: who writes one need not be who runs trigate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvoyProxies {
+    /// The variables of the environment that their formats and tags may read; any other is as if it were not set.
+    pub environment: BTreeSet<String>,
+}
+
+impl Default for EnvoyProxies {
+    fn default() -> Self {
+        let names = [
+            "ENVOY_POD_NAME",
+            "ENVOY_POD_NAMESPACE",
+            "ENVOY_SERVICE_ZONE",
+            "HOSTNAME",
+            "NODE_NAME",
+            "NODE_ZONE",
+            "POD_NAME",
+            "POD_NAMESPACE",
+        ];
+        Self { environment: names.map(str::to_owned).into() }
+    }
 }
 
 /// A share, kept in millionths.

@@ -8,7 +8,7 @@ use crate::telemetry::{
     AccessLog, Collector, Endpoint, Heading, Observer, Observers, Observing, Protocol, SinkSpec, SpanNames,
     Tag, Tracing, WHOLE, logs_of_envoy, tracing_of_envoy,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tracing::warn;
 
@@ -19,6 +19,8 @@ pub(super) struct Watching {
     logs: Vec<AccessLog>,
     tracing: Option<Tracing>,
     configured: Observers,
+    /// What EnvoyProxies may read of the environment.
+    environment: BTreeSet<String>,
     /// Gateways that proxy.toml wants no log of, by number.
     unlogged: Vec<bool>,
     /// What EnvoyProxies asked for last time, by the numbers of their gateways.
@@ -40,7 +42,15 @@ impl Watching {
         let unlogged: Vec<bool> = gateways.map(|one| !one.access_log).collect();
         let of = |unlogged: &bool| if *unlogged { without.clone() } else { with_log.clone() };
         let configured = Observers { gateways: unlogged.iter().map(of).collect(), others: with_log };
-        Self { observer: Some(observer.clone()), logs, tracing, configured, unlogged, asked: HashMap::new() }
+        Self {
+            observer: Some(observer.clone()),
+            logs,
+            tracing,
+            configured,
+            environment: config.envoy_proxy.environment.clone(),
+            unlogged,
+            asked: HashMap::new(),
+        }
     }
 
     /// Observers of all gateways, now that these Gateways are served. What is wrong with an EnvoyProxy is told once.
@@ -73,7 +83,7 @@ impl Watching {
             _ if unlogged => Vec::new(),
             None => self.logs.clone(),
             Some(written) => {
-                let read = logs_of_envoy(written);
+                let read = logs_of_envoy(written, &self.environment);
                 problems.extend(read.problems);
                 read.value
             }
@@ -81,7 +91,7 @@ impl Watching {
         let tracing = match &telemetry.tracing {
             None => self.tracing.clone(),
             Some(written) => {
-                let read = tracing_of_envoy(written, &node());
+                let read = tracing_of_envoy(written, &node(), &self.environment);
                 problems.extend(read.problems);
                 read.value
             }
@@ -96,12 +106,15 @@ impl Watching {
 pub fn unheeded(config: &Config, gateways: &[GatewayReport]) -> Vec<String> {
     let own = config.access_log.format().ok().and_then(|format| format.remark());
     let mut unheeded: Vec<String> = own.map(|remark| format!("access_log: {remark}")).into_iter().collect();
+    let environment = &config.envoy_proxy.environment;
     let proxies = gateways.iter().filter_map(|report| report.parameters.as_ref()?.proxy.as_ref());
     for proxy in proxies {
         let Some(telemetry) = proxy.spec.telemetry.as_deref() else { continue };
-        let logs = telemetry.access_log.as_ref().map(|written| logs_of_envoy(written).problems);
-        let traces = telemetry.tracing.as_ref().map(|written| tracing_of_envoy(written, "").problems);
-        let problems = logs.into_iter().chain(traces).flatten();
+        let logs =
+            telemetry.access_log.iter().flat_map(|written| logs_of_envoy(written, environment).problems);
+        let traces =
+            telemetry.tracing.iter().flat_map(|written| tracing_of_envoy(written, "", environment).problems);
+        let problems = logs.chain(traces);
         unheeded.extend(problems.map(|problem| told(proxy, &problem)));
     }
     // Gateways may share one.

@@ -273,10 +273,11 @@ async fn a_handshake_that_no_listener_is_for_is_told() {
 async fn the_envoy_proxy_of_a_gateway_says_what_is_logged_of_it() {
     let upstream = Upstream::echo("app").await;
     let builder = Builder::new().with_all(service("app", &[upstream.address]));
+    let builder = builder.environment("POD_NAME", "pod-1").environment("TOKEN", "secret");
     let file = builder.path("envoy.log");
     let trigate = builder.with(route("app").on("external").on("internal").host(HOST).to("app")).start().await;
     let settings = json!({
-        "format": { "type": "Text", "text": "%RESPONSE_CODE% %REQ(:PATH)%\n" },
+        "format": { "type": "Text", "text": "%RESPONSE_CODE% %REQ(:PATH)% %ENVIRONMENT(POD_NAME)% %ENVIRONMENT(TOKEN)%\n" },
         "sinks": [{ "type": "File", "file": { "path": file } }],
         "matches": ["response.code < 300", "request.url_path.startsWith('/') && !('x-quiet' in request.headers)"],
     });
@@ -306,6 +307,9 @@ async fn the_envoy_proxy_of_a_gateway_says_what_is_logged_of_it() {
     for (path, header, status) in [("/quiet", "x-quiet", 200), ("/said", "x-loud", 200)] {
         assert_eq!(client.send(Ask::get(HOST, path).header(header, "1")).await.status, status);
     }
-    until("the line after the quiet one", || text(&file).contains("200 /said")).await;
+    until("the line after the quiet one", || text(&file).contains("200 /said pod-1 -\n")).await;
+    let told =
+        "EnvoyProxy network/logs spec.telemetry.accessLog.settings[0].format: the variable TOKEN may not be";
+    assert!(trigate.log().contains(told), "{}", trigate.log());
     assert!(!text(&file).contains("/quiet"), "{}", text(&file));
 }

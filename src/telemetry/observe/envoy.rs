@@ -1,7 +1,7 @@
 //! EnvoyProxy's `telemetry`, read: what Envoy Gateway's users wrote for Envoy, as logs and tracing of ours.
 //!
-//! Pure but for variables of the environment that are asked for, and lenient: what cannot be done is left out and named,
-//! with the field that it stands in.
+//! Pure but for variables of the environment, of which whoever writes an EnvoyProxy may read only those that the operator
+//! allows: others are secrets. Lenient: what cannot be done is left out and named, with the field that it stands in.
 
 use super::exporter::{Collector, Endpoint, Protocol};
 use super::propagation::Heading;
@@ -11,7 +11,7 @@ use super::{AccessLog, WHOLE};
 use crate::access_log::{Expression, Filter, Format};
 use http::HeaderName;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What was read, and what could not be.
@@ -22,35 +22,69 @@ pub struct Read<T> {
     pub problems: Vec<(String, String)>,
 }
 
-#[derive(Default)]
-struct Problems(Vec<(String, String)>);
+struct Reading<'a> {
+    /// The variables of the environment that may be read.
+    environment: &'a BTreeSet<String>,
+    problems: Vec<(String, String)>,
+}
 
-impl Problems {
+impl<'a> Reading<'a> {
+    fn new(environment: &'a BTreeSet<String>) -> Self {
+        Self { environment, problems: Vec::new() }
+    }
+
     fn note(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        self.0.push((field.into(), problem.into()));
+        self.problems.push((field.into(), problem.into()));
+    }
+
+    /// A format, without what it may not read.
+    fn format(&mut self, read: Result<Format, String>, at: &str) -> Option<Format> {
+        let mut format = read.map_err(|error| self.note(at, error)).ok()?;
+        format.withhold(self.environment).iter().for_each(|name| self.note_withheld(name, at));
+        if let Some(remark) = format.remark() {
+            self.note(at, remark);
+        }
+        Some(format)
+    }
+
+    /// A variable of the environment, if it is set and may be read.
+    fn variable(&mut self, name: &str, at: &str) -> Option<String> {
+        if self.environment.contains(name) {
+            return std::env::var(name).ok();
+        }
+        self.note_withheld(name, at);
+        None
+    }
+
+    fn note_withheld(&mut self, name: &str, at: &str) {
+        let problem = format!(
+            "the variable {name} may not be read and is as if it were not set; \
+             whoever runs trigate can name it in proxy.toml, envoy_proxy.environment"
+        );
+        self.note(at, problem);
     }
 }
 
 /// The logs that `telemetry.accessLog` asks for. Without settings it is Envoy Gateway's default: JSON to standard
 /// output.
-pub fn logs_of_envoy(written: &Value) -> Read<Vec<AccessLog>> {
-    let mut problems = Problems::default();
+pub fn logs_of_envoy(written: &Value, environment: &BTreeSet<String>) -> Read<Vec<AccessLog>> {
+    let mut reading = Reading::new(environment);
     if written["disable"].as_bool() == Some(true) {
-        return Read { value: Vec::new(), problems: problems.0 };
+        return Read { value: Vec::new(), problems: reading.problems };
     }
     let settings = written["settings"].as_array().cloned().unwrap_or_default();
     let mut logs = Vec::new();
     for (place, setting) in settings.iter().enumerate() {
         let at = format!("accessLog.settings[{place}]");
         if setting["type"].as_str() == Some("Listener") {
-            problems.note(format!("{at}.type"), "logs of listeners alone are not kept apart; it is left out");
+            reading.note(format!("{at}.type"), "logs of listeners alone are not kept apart; it is left out");
             continue;
         }
-        let Some(format) = format(&setting["format"], &format!("{at}.format"), &mut problems) else {
+        let Some(format) = format(&setting["format"], &format!("{at}.format"), &mut reading) else {
             continue;
         };
-        let sinks = sinks(&setting["sinks"], &format!("{at}.sinks"), &mut problems);
-        let Some(filter) = filter(&setting["matches"], &format!("{at}.matches"), &mut problems) else {
+        let sinks = sinks(&setting["sinks"], &format!("{at}.sinks"), &mut reading);
+        let Some(filter) = filter(&setting["matches"], &format!("{at}.matches"), &mut reading) else {
             continue;
         };
         if !sinks.is_empty() {
@@ -61,10 +95,10 @@ pub fn logs_of_envoy(written: &Value) -> Read<Vec<AccessLog>> {
         let (format, filter) = (Format::envoy_gateway(), Filter::default());
         logs.push(AccessLog { format, filter, share: WHOLE, sinks: vec![SinkSpec::Stdout] });
     }
-    Read { value: logs, problems: problems.0 }
+    Read { value: logs, problems: reading.problems }
 }
 
-fn format(written: &Value, at: &str, problems: &mut Problems) -> Option<Format> {
+fn format(written: &Value, at: &str, reading: &mut Reading<'_>) -> Option<Format> {
     let fields = written["json"].as_object();
     let read = match (written["type"].as_str(), written["text"].as_str(), fields) {
         (Some("Text") | None, Some(text), None) | (Some("Text"), Some(text), _) => Format::text(text),
@@ -75,14 +109,10 @@ fn format(written: &Value, at: &str, problems: &mut Problems) -> Option<Format> 
         }
         _ => return Some(Format::envoy_gateway()),
     };
-    let format = read.map_err(|error| problems.note(at, error)).ok()?;
-    if let Some(remark) = format.remark() {
-        problems.note(at, remark);
-    }
-    Some(format)
+    reading.format(read, at)
 }
 
-fn sinks(written: &Value, at: &str, problems: &mut Problems) -> Vec<SinkSpec> {
+fn sinks(written: &Value, at: &str, reading: &mut Reading<'_>) -> Vec<SinkSpec> {
     let Some(sinks) = written.as_array().filter(|sinks| !sinks.is_empty()) else {
         return vec![SinkSpec::Stdout];
     };
@@ -96,12 +126,11 @@ fn sinks(written: &Value, at: &str, problems: &mut Problems) -> Vec<SinkSpec> {
             }
             Some("OpenTelemetry") => {
                 let at = format!("{at}.openTelemetry");
-                read.extend(collector(&sink["openTelemetry"], &at, problems).map(SinkSpec::Collector));
+                read.extend(collector(&sink["openTelemetry"], &at, reading).map(SinkSpec::Collector));
             }
             other => {
                 let kind = other.unwrap_or("none");
-                problems
-                    .note(at, format!("a sink of type {kind} is not served, only File and OpenTelemetry"));
+                reading.note(at, format!("a sink of type {kind} is not served, only File and OpenTelemetry"));
             }
         }
     }
@@ -109,7 +138,7 @@ fn sinks(written: &Value, at: &str, problems: &mut Problems) -> Vec<SinkSpec> {
 }
 
 /// A collector by `host` and `port`, or by the first of `backendRefs`, as the cluster's DNS names Services.
-fn collector(written: &Value, at: &str, problems: &mut Problems) -> Option<Collector> {
+fn collector(written: &Value, at: &str, reading: &mut Reading<'_>) -> Option<Collector> {
     let reference =
         written["backendRefs"].as_array().and_then(|all| all.first()).unwrap_or(&written["backendRef"]);
     let port = |value: &Value| value["port"].as_u64().and_then(|port| u16::try_from(port).ok());
@@ -120,7 +149,7 @@ fn collector(written: &Value, at: &str, problems: &mut Problems) -> Option<Colle
             (format!("{name}.{namespace}.svc"), port(reference).unwrap_or(4317))
         }
         (None, None) => {
-            problems.note(at, "it names neither a host nor a backend");
+            reading.note(at, "it names neither a host nor a backend");
             return None;
         }
     };
@@ -141,13 +170,13 @@ fn collector(written: &Value, at: &str, problems: &mut Problems) -> Option<Colle
 
 /// Conditions, all of which have to hold. `None` when one cannot be read: a log that tells more, or less, than it was
 /// asked for would be worse than none.
-fn filter(written: &Value, at: &str, problems: &mut Problems) -> Option<Filter> {
+fn filter(written: &Value, at: &str, reading: &mut Reading<'_>) -> Option<Filter> {
     let mut expressions = Vec::new();
     for (place, text) in written.as_array().into_iter().flatten().enumerate() {
         match Expression::parse(text.as_str().unwrap_or_default()) {
             Ok(expression) => expressions.push(expression),
             Err(error) => {
-                problems.note(format!("{at}[{place}]"), error);
+                reading.note(format!("{at}[{place}]"), error);
                 return None;
             }
         }
@@ -156,24 +185,28 @@ fn filter(written: &Value, at: &str, problems: &mut Problems) -> Option<Filter> 
 }
 
 /// What `telemetry.tracing` asks for; `None` when spans cannot be sent there.
-pub fn tracing_of_envoy(written: &Value, node: &str) -> Read<Option<Tracing>> {
-    let mut problems = Problems::default();
+pub fn tracing_of_envoy(
+    written: &Value,
+    node: &str,
+    environment: &BTreeSet<String>,
+) -> Read<Option<Tracing>> {
+    let mut reading = Reading::new(environment);
     let provider = &written["provider"];
     if let Some(kind) = provider["type"].as_str().filter(|kind| *kind != "OpenTelemetry") {
-        problems.note("tracing.provider.type", format!("{kind} is not served, only OpenTelemetry"));
-        return Read { value: None, problems: problems.0 };
+        reading.note("tracing.provider.type", format!("{kind} is not served, only OpenTelemetry"));
+        return Read { value: None, problems: reading.problems };
     }
     if !provider["openTelemetry"]["sampler"].is_null() {
         let problem =
             "it is not served: whoever sent a request decides, else samplingRate or samplingFraction";
-        problems.note("tracing.provider.openTelemetry.sampler", problem);
+        reading.note("tracing.provider.openTelemetry.sampler", problem);
     }
     let mut provided = provider.clone();
     for key in ["headers", "resourceAttributes"] {
         provided[key] = provider["openTelemetry"][key].clone();
     }
-    let Some(mut collector) = collector(&provided, "tracing.provider", &mut problems) else {
-        return Read { value: None, problems: problems.0 };
+    let Some(mut collector) = collector(&provided, "tracing.provider", &mut reading) else {
+        return Read { value: None, problems: reading.problems };
     };
     if let Some(name) = provider["serviceName"].as_str() {
         collector.resource.insert("service.name".to_owned(), name.to_owned());
@@ -187,12 +220,12 @@ pub fn tracing_of_envoy(written: &Value, node: &str) -> Read<Option<Tracing>> {
         headings: vec![Heading::W3c],
         node: node.to_owned(),
         names: Names {
-            server: span_name(written, "server", &mut problems),
-            client: span_name(written, "client", &mut problems),
+            server: span_name(written, "server", &mut reading),
+            client: span_name(written, "client", &mut reading),
         },
-        tags: tags(written, &mut problems),
+        tags: tags(written, &mut reading),
     };
-    Read { value: Some(tracing), problems: problems.0 }
+    Read { value: Some(tracing), problems: reading.problems }
 }
 
 /// `samplingRate` is a percentage, `samplingFraction` a fraction; without either all are sampled.
@@ -209,23 +242,19 @@ fn millionths(share: f64) -> u32 {
     (share.clamp(0.0, 1.0) * f64::from(WHOLE)).round() as u32
 }
 
-fn span_name(written: &Value, side: &str, problems: &mut Problems) -> Option<Format> {
-    written_text(&written["spanName"][side], format!("tracing.spanName.{side}"), problems)
+fn span_name(written: &Value, side: &str, reading: &mut Reading<'_>) -> Option<Format> {
+    written_text(&written["spanName"][side], format!("tracing.spanName.{side}"), reading)
 }
 
 /// A text with operators.
-fn written_text(written: &Value, at: String, problems: &mut Problems) -> Option<Format> {
-    let format = Format::of_value(written.as_str()?).map_err(|error| problems.note(&at, error)).ok()?;
-    if let Some(remark) = format.remark() {
-        problems.note(at, remark);
-    }
-    Some(format)
+fn written_text(written: &Value, at: String, reading: &mut Reading<'_>) -> Option<Format> {
+    reading.format(Format::of_value(written.as_str()?), &at)
 }
 
-fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
+fn tags(written: &Value, reading: &mut Reading<'_>) -> Vec<(String, Tag)> {
     let mut tags = Vec::new();
     for (name, text) in written["tags"].as_object().into_iter().flatten() {
-        let text = written_text(text, format!("tracing.tags.{name}"), problems);
+        let text = written_text(text, format!("tracing.tags.{name}"), reading);
         tags.extend(text.map(|text| (name.clone(), Tag::Text(text))));
     }
     for (name, tag) in written["customTags"].as_object().into_iter().flatten() {
@@ -238,7 +267,7 @@ fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
             Some("Environment") => {
                 let variable = tag["environment"]["name"].as_str().unwrap_or_default();
                 let otherwise = tag["environment"]["defaultValue"].as_str().map(str::to_owned);
-                let text = std::env::var(variable).ok().or(otherwise);
+                let text = reading.variable(variable, &at).or(otherwise);
                 tags.extend(text.map(|text| (name.clone(), Tag::Literal(text))));
             }
             Some("RequestHeader") => {
@@ -246,12 +275,12 @@ fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
                 let otherwise = tag["requestHeader"]["defaultValue"].as_str().map(str::to_owned);
                 match HeaderName::from_bytes(header.as_bytes()) {
                     Ok(header) => tags.push((name.clone(), Tag::Header(header, otherwise))),
-                    Err(_) => problems.note(at, format!("`{header}` is no name of a header field")),
+                    Err(_) => reading.note(at, format!("`{header}` is no name of a header field")),
                 }
             }
             other => {
                 let kind = other.unwrap_or("none");
-                problems.note(
+                reading.note(
                     at,
                     format!(
                         "a tag of type {kind} is not served, only Literal, Environment and RequestHeader"
@@ -266,22 +295,27 @@ fn tags(written: &Value, problems: &mut Problems) -> Vec<(String, Tag)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access_log::Record;
     use serde_json::json;
+    use std::time::SystemTime;
+
+    const NONE: BTreeSet<String> = BTreeSet::new();
 
     #[test]
     fn without_settings_it_is_the_default_and_it_can_be_disabled() {
-        let read = logs_of_envoy(&json!({}));
+        let read = logs_of_envoy(&json!({}), &NONE);
         assert_eq!(read.value.len(), 1);
         assert_eq!(
             (&read.value[0].format, &read.value[0].sinks[..]),
             (&Format::envoy_gateway(), &[SinkSpec::Stdout][..])
         );
-        assert!(logs_of_envoy(&json!({ "disable": true })).value.is_empty());
+        assert!(logs_of_envoy(&json!({ "disable": true }), &NONE).value.is_empty());
     }
 
     #[test]
     fn settings_are_formats_sinks_and_conditions() {
-        let read = logs_of_envoy(&json!({ "settings": [
+        let read = logs_of_envoy(
+            &json!({ "settings": [
             {
                 "format": { "type": "JSON", "json": { "code": "%RESPONSE_CODE%" } },
                 "sinks": [{ "type": "File", "file": { "path": "/dev/stdout" } }],
@@ -299,7 +333,9 @@ mod tests {
             },
             { "format": { "type": "Text", "text": "%NO%" } },
             { "matches": ["request.size > 5", "request.nothing > 5"] },
-        ] }));
+        ] }),
+            &NONE,
+        );
         assert_eq!(read.value.len(), 2);
         let conditions = Expression::parse("response.code >= 400 && !('x-quiet' in request.headers)");
         assert_eq!(read.value[0].filter.expressions, [conditions.expect("valid")]);
@@ -321,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_log_whose_conditions_cannot_be_read_is_left_out() {
-        let read = |texts: &[&str]| filter(&json!(texts), "m", &mut Problems::default());
+        let read = |texts: &[&str]| filter(&json!(texts), "m", &mut Reading::new(&NONE));
         let both = read(&["response.code >= 500", "!(request.headers['x-a'] == 'b')"]);
         assert_eq!(both.expect("both can be read").expressions.len(), 2);
         for text in ["x || y", "response.code >=", ""] {
@@ -351,6 +387,7 @@ mod tests {
                 },
             }),
             "node",
+            &["CARGO_PKG_NAME", "TRIGATE_NO_SUCH"].map(str::to_owned).into(),
         );
         let tracing = read.value.expect("it can be sent");
         assert_eq!((tracing.share, tracing.collector.resource["service.name"].as_str()), (50_000, "edge"));
@@ -362,7 +399,55 @@ mod tests {
         let fields: Vec<&str> = read.problems.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(fields[0], "tracing.provider.openTelemetry.sampler");
         assert_eq!(fields[1..], ["tracing.spanName.client", "tracing.tags.wrong", "tracing.customTags.m"]);
-        let zipkin = tracing_of_envoy(&json!({ "provider": { "type": "Zipkin", "host": "z" } }), "");
+        let zipkin = tracing_of_envoy(&json!({ "provider": { "type": "Zipkin", "host": "z" } }), "", &NONE);
         assert!(zipkin.value.is_none() && zipkin.problems[0].0 == "tracing.provider.type");
+    }
+    #[test]
+    fn a_variable_that_may_not_be_read_is_as_if_it_were_not_set_and_is_named() {
+        let allowed = BTreeSet::from(["CARGO_PKG_NAME".to_owned()]);
+        let both = "%ENVIRONMENT(CARGO_PKG_NAME)% %ENVIRONMENT(CARGO_PKG_VERSION)%";
+        let logs = logs_of_envoy(
+            &json!({ "settings": [
+                { "format": { "type": "Text", "text": both } },
+                { "format": { "type": "JSON", "json": { "v": "%ENVIRONMENT(CARGO_PKG_VERSION):3%" } } },
+            ] }),
+            &allowed,
+        );
+        let record = Record::new(SystemTime::UNIX_EPOCH);
+        for (log, want) in logs.value.iter().zip(["trigate -\n", "{\"v\":\"-\"}\n"]) {
+            let mut line = Vec::new();
+            log.format.line(&record, &mut line);
+            assert_eq!(String::from_utf8_lossy(&line), want);
+        }
+        let tag = json!({ "type": "Environment", "environment": {
+            "name": "CARGO_PKG_VERSION", "defaultValue": "secret",
+        } });
+        let tracing = tracing_of_envoy(
+            &json!({
+                "provider": { "host": "otel" },
+                "spanName": { "server": both },
+                "tags": { "t": both },
+                "customTags": { "c": tag },
+            }),
+            "",
+            &allowed,
+        );
+        let tags = tracing.value.expect("it can be sent").tags;
+        assert_eq!(tags[1].1, Tag::Literal("secret".to_owned()));
+        let problems: Vec<_> = logs.problems.into_iter().chain(tracing.problems).collect();
+        let fields: Vec<&str> = problems.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "accessLog.settings[0].format",
+                "accessLog.settings[1].format",
+                "tracing.spanName.server",
+                "tracing.tags.t",
+                "tracing.customTags.c"
+            ]
+        );
+        for (_, problem) in problems {
+            assert!(problem.contains("CARGO_PKG_VERSION") && problem.contains("envoy_proxy.environment"));
+        }
     }
 }
