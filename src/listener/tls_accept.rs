@@ -4,7 +4,7 @@ use super::inbound::Inbound;
 use crate::challenge::Challenges;
 use crate::live::Live;
 use crate::routing::SocketId;
-use crate::tls::{Carried, Refusal, ServerName, TlsEnd, TlsSocket};
+use crate::tls::{Carried, Refusal, ServerName, TlsEnd, TlsSocket, reading_hello};
 use bytes::BytesMut;
 use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor};
@@ -87,7 +87,8 @@ impl Greeted {
         let Self { accepted, hello: Hello { mut stream, .. }, .. } = self;
         // Who carries bytes may have nothing to write for a long time.
         stream.hold_tickets(carries_http);
-        let handshake = StartHandshake::from_parts(accepted, stream).into_stream(config);
+        let start = StartHandshake::from_parts(accepted, stream);
+        let handshake = reading_hello(|| start.into_stream(config));
         match handshake.into_fallible().await {
             Ok(mut stream) => {
                 stream.get_mut().0.hold_tickets(false);

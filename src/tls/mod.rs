@@ -21,5 +21,5 @@ pub use leaf::{Leaf, date};
 pub use ocsp::Staple;
 pub use server::{Carried, Refusal, ServerName, Termination, TlsEnd, TlsListener, TlsMode, TlsSocket};
 pub use shared::TlsShared;
-pub use tickets::{TicketKeys, TicketSecretError};
+pub use tickets::{TicketKeys, TicketSecretError, reading_hello};
 pub use told::forwarded_certificate;

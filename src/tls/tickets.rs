@@ -208,15 +208,33 @@ impl Tickets {
     }
 }
 
+/// What the hello that a thread reads has brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Brought {
+    /// No hello is being read.
+    Nothing,
+    NoSession,
+    /// A session of TLS 1.2.
+    Session,
+}
+
 thread_local! {
-    /// Whether the hello that this thread reads brought a session of TLS 1.2.
-    static RESUMES: Cell<bool> = const { Cell::new(false) };
+    static BROUGHT: Cell<Brought> = const { Cell::new(Brought::Nothing) };
+}
+
+/// Calls what has rustls read a client's hello. What the client brought is forgotten with the answer to the hello,
+/// however it ends: later the thread is busy with other clients, too.
+pub fn reading_hello<T>(read: impl FnOnce() -> T) -> T {
+    BROUGHT.set(Brought::NoSession);
+    let answer = read();
+    BROUGHT.set(Brought::Nothing);
+    answer
 }
 
 impl ProducesTickets for Tickets {
-    /// rustls asks it of a client of TLS 1.2 once, for the answer to the hello whose ticket it has just decrypted.
+    /// rustls asks it of a client of TLS 1.2 for the answer to the hello whose ticket it has just decrypted.
     fn enabled(&self) -> bool {
-        !RESUMES.take()
+        BROUGHT.get() != Brought::Session
     }
 
     fn lifetime(&self) -> u32 {
@@ -229,7 +247,9 @@ impl ProducesTickets for Tickets {
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let session = self.decrypt_at(now(), ticket)?;
-        RESUMES.set(is_of_tls12(&session));
+        if BROUGHT.get() != Brought::Nothing && is_of_tls12(&session) {
+            BROUGHT.set(Brought::Session);
+        }
         Some(session)
     }
 }
@@ -396,6 +416,24 @@ mod tests {
         let other = self::tickets(&self::keys(), "");
         other.keys.share(format!("# both\n{SECRET}\n\n{OTHER}\n").as_bytes()).unwrap();
         assert!(other.decrypt(&old).is_some() && other.decrypt(&new).is_some());
+    }
+
+    #[test]
+    fn a_session_of_tls_1_2_denies_a_ticket_to_the_client_that_brings_it_and_to_no_other() {
+        let tickets = tickets(&keys(), "");
+        let [old, new] = [[0, 3, 3], [0, 3, 4]].map(|session| tickets.encrypt(&session).unwrap());
+        let read = |ticket: &[u8]| {
+            tickets.decrypt(ticket).unwrap();
+            tickets.enabled()
+        };
+        assert!(!reading_hello(|| read(&old)), "it resumes");
+        assert!(reading_hello(|| read(&new)), "TLS 1.3 gets one each time");
+        // The connection broke off before rustls asked for a ticket.
+        reading_hello(|| tickets.decrypt(&old)).unwrap();
+        assert!(tickets.enabled(), "a client whose hello was read before");
+        assert!(reading_hello(|| tickets.enabled()), "the next client");
+        // A second hello, which is one of TLS 1.3, with a session that is of no use to it.
+        assert!(read(&old));
     }
 
     #[test]
