@@ -18,7 +18,7 @@ use kube::api::{
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -41,7 +41,18 @@ pub(super) struct Keeper {
     recorder: Recorder,
     /// Services that were found in order: what they should be, as a hash, and the record of what they are.
     settled: HashMap<ObjectRef, (u64, Option<Arc<Record>>)>,
+    /// Services that look like leftovers of ours and are somebody's own, by the record of what they are.
+    spared: HashMap<ObjectRef, Arc<Record>>,
     troubles: Troubles,
+}
+
+/// What the API server says of a Service that looks like a leftover.
+enum Removal {
+    Removed,
+    /// It is somebody's own for as long as it stays what it is.
+    Spared,
+    /// It is gone, or may still be needed.
+    Later,
 }
 
 /// A Service to look after.
@@ -71,6 +82,7 @@ impl Keeper {
             namespace,
             recorder,
             settled: HashMap::new(),
+            spared: HashMap::new(),
             troubles: Troubles::default(),
         }
     }
@@ -113,6 +125,7 @@ impl Keeper {
             }
         }
         due.extend(self.remove_leftovers(publication).await);
+        self.forget_gone(publication);
         due.into_iter().min()
     }
 
@@ -161,11 +174,20 @@ impl Keeper {
                 due.push(later);
                 continue;
             }
+            let record = self.records.get(&service);
+            let spared = self.spared.get(&service);
+            if record.as_ref().zip(spared).is_some_and(|(record, spared)| Arc::ptr_eq(record, spared)) {
+                continue;
+            }
             match self.remove(&leftover).await {
-                Ok(removed) => {
+                Ok(removal) => {
                     self.troubles.over(&service, SERVICE);
-                    if removed {
-                        info!("removed {service}, which no Gateway has any more");
+                    match (removal, record) {
+                        (Removal::Removed, _) => info!("removed {service}, which no Gateway has any more"),
+                        (Removal::Spared, Some(record)) => {
+                            self.spared.insert(service, record);
+                        }
+                        (Removal::Spared | Removal::Later, _) => {}
                     }
                 }
                 Err(error) => due.push(self.troubles.note(&service, "the end", &error)),
@@ -174,28 +196,41 @@ impl Keeper {
         due.into_iter().min()
     }
 
+    /// Forgets Services that no Gateway has any more and that are gone.
+    fn forget_gone(&mut self, publication: &Publication) {
+        let planned = |served| {
+            let plan = Plan::new(publication, served, &self.config, &self.namespace);
+            named("Service", &plan.namespace, &plan.name)
+        };
+        let planned: HashSet<ObjectRef> = publication.served.iter().map(planned).collect();
+        let is_there = |service: &ObjectRef| planned.contains(service) || self.records.get(service).is_some();
+        self.settled.retain(|service, _| is_there(service));
+        self.spared.retain(|service, _| is_there(service));
+        self.troubles.retain(is_there);
+    }
+
     /// Removes one, if the API server says, too, that it is ours and not needed.
-    async fn remove(&self, leftover: &Leftover) -> kube::Result<bool> {
+    async fn remove(&self, leftover: &Leftover) -> kube::Result<Removal> {
         let Leftover { namespace, name, why } = leftover;
         let api = services(&self.client, namespace);
-        let Some(service) = api.get_opt(name).await? else { return Ok(false) };
+        let Some(service) = api.get_opt(name).await? else { return Ok(Removal::Later) };
         let metadata = service.metadata.clone();
         let service = serde_json::to_value(service).map_err(kube::Error::SerdeError)?;
         if !is_ours_to_remove(&service, &self.config.controller_name) {
-            return Ok(false);
+            return Ok(Removal::Spared);
         }
         if let Uncalled::Unseen { namespace } = why
             && !has_no_gateway(&self.client, namespace, &service).await?
         {
-            return Ok(false);
+            return Ok(Removal::Later);
         }
         // What somebody changes meanwhile may not be ours any more.
-        let Some(uid) = metadata.uid else { return Ok(false) };
+        let Some(uid) = metadata.uid else { return Ok(Removal::Later) };
         let unchanged = Preconditions { uid: Some(uid), resource_version: metadata.resource_version };
         let parameters = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
         match api.delete(name, &parameters).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Ok(_) => Ok(Removal::Removed),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Removal::Later),
             Err(error) => Err(error),
         }
     }
@@ -287,4 +322,49 @@ fn services(client: &Client, namespace: &str) -> Api<DynamicObject> {
 
 fn named(kind: &str, namespace: &str, name: &str) -> ObjectRef {
     ObjectRef { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Snapshot;
+    use std::collections::BTreeMap;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_became_of_a_service_is_forgotten_when_it_is_gone() {
+        let nobody = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let client = Client::try_from(nobody).expect("nothing is asked of it yet");
+        let records = Records::default();
+        let (config, text) = (KubernetesSource::default(), str::to_owned);
+        let mut keeper = Keeper::new(client, records.clone(), config, text("trigate"), text("pod-1"));
+        let [gone, there] = ["gone", "there"].map(|name| named("Service", "network", name));
+        let record = Arc::new(Record {
+            api_version: "v1".into(),
+            uid: "1".into(),
+            resource_version: "1".into(),
+            generation: None,
+            status: None,
+            observed: false,
+        });
+        records.put(there.clone(), record.clone());
+        let refused = kube::core::Status::failure("no", "Forbidden").with_code(403);
+        let error = kube::Error::Api(refused.boxed());
+        for service in [&gone, &there] {
+            keeper.troubles.note(service, SERVICE, &error);
+            keeper.settled.insert(service.clone(), (0, None));
+            keeper.spared.insert(service.clone(), record.clone());
+        }
+        let nothing = Publication {
+            snapshot: Snapshot::default(),
+            served: Vec::new(),
+            gateways: Vec::new(),
+            routes: Vec::new(),
+            policies: Vec::new(),
+            sockets: BTreeMap::new(),
+        };
+        assert_eq!(keeper.keep_services(&nothing).await, None);
+        assert_eq!(keeper.troubles.later(&gone), None);
+        assert!(keeper.troubles.later(&there).is_some());
+        assert!(keeper.settled.keys().eq([&there]) && keeper.spared.keys().eq([&there]));
+    }
 }

@@ -1,6 +1,6 @@
 //! Gateways that come and go, their addresses and their Services.
 
-use crate::cluster::{Place, verdict};
+use crate::cluster::{Cluster, Place, verdict};
 use crate::harness::client::{Ask, Client};
 use crate::harness::eventually;
 use crate::{trigate, with_app};
@@ -209,4 +209,50 @@ async fn a_service_of_somebody_else_is_left_alone() {
     place.until(&gateway, "the obstacle is told", told).await;
     let found = place.get(&theirs).await.expect("it is there");
     assert_eq!(found["spec"]["selector"], json!({ "app": "theirs" }));
+}
+
+/// How often one Service was read from an API server.
+async fn reads_of_services(place: &Place) -> f64 {
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
+    let page = place.client.request_text(request).await.expect("the metrics");
+    let read = page.lines().filter(|line| {
+        line.starts_with("apiserver_request_total{")
+            && line.contains("resource=\"services\"")
+            && line.contains("verb=\"GET\"")
+    });
+    read.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn a_copy_of_a_service_is_left_alone_and_asked_about_once() {
+    // Others' questions would be counted, too.
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.expect("it does not panic");
+    let Some(cluster) = cluster else { return };
+    let place = Place::of(&cluster.kubeconfig).await;
+    let gateway = place.gateway("external");
+    place.apply(&gateway).await;
+    let _trigate = trigate(&place).set("source.kubernetes.service.type", "LoadBalancer").start().await;
+    let ours = place.until(&service(&place, "external"), "it has a Service", |_| true).await;
+    let mut copy = service(&place, "copy");
+    copy["metadata"]["labels"] = ours["metadata"]["labels"].clone();
+    copy["metadata"]["annotations"] = ours["metadata"]["annotations"].clone();
+    copy["spec"] = json!({ "ports": [{ "port": 80 }] });
+    place.apply(&copy).await;
+    const ROUNDS: usize = 12;
+    let mut before = 0.0;
+    for round in 0..ROUNDS {
+        if round == 2 {
+            before = reads_of_services(&place).await;
+        }
+        let route = place.route("app", "external", &format!("host-{round}.test"));
+        let generation = place.apply(&route).await.metadata.generation.expect("it has one");
+        let told = |found: &Value| {
+            let condition = &found["status"]["parents"][0]["conditions"][0];
+            condition["observedGeneration"].as_i64().is_some_and(|observed| observed >= generation)
+        };
+        place.until(&route, "the route is looked at", told).await;
+    }
+    let reads = reads_of_services(&place).await - before;
+    assert!(reads < (ROUNDS / 2) as f64, "{reads} reads of Services in {} rounds", ROUNDS - 2);
+    assert!(place.get(&copy).await.is_some(), "it is somebody's own");
 }
