@@ -163,13 +163,13 @@ pub(super) struct Trouble {
     backoff: Backoff,
     /// When it began.
     since: Instant,
-    /// Whether the kind was listed, or given up.
+    /// Whether nothing waits for it: it was listed, or given up, or is not served anyway.
     is_known: bool,
 }
 
 impl Trouble {
     pub fn of(kind: &'static Kind) -> Self {
-        Self { kind, backoff: Backoff::default(), since: Instant::now(), is_known: false }
+        Self { kind, backoff: Backoff::default(), since: Instant::now(), is_known: !kind.is_served() }
     }
 
     /// Notes a failure and waits until the next try. Whether the rest is now to be served without the kind, because

@@ -1,6 +1,6 @@
 //! The kinds that are watched, and what of each.
 
-use crate::resource::{ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, ObjectHeader};
+use crate::resource::{ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, ObjectHeader, Standing, standing};
 
 /// A kind of object with the part of it that is watched. A kind may be watched in two parts.
 #[derive(Debug)]
@@ -110,6 +110,11 @@ impl Kind {
     /// Whether it can be missing from a cluster.
     pub fn is_installed(&self) -> bool {
         self.plural == Plural::Installed
+    }
+
+    /// Whether its objects are served. Of others it is only said that they are not.
+    pub fn is_served(&self) -> bool {
+        standing(&self.header(self.versions[0])) == Standing::Read
     }
 
     /// Whether there is nothing to serve without it, or nothing to serve safely: certificates, and which backends are

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The API server may be slow, restart or vanish at any time: what is known stays known, and each watch takes up
-//! by itself where it was. Nothing is told before every kind that is installed was listed once.
+//! by itself where it was. Nothing is told before every kind that is installed and served was listed once.
 
 mod backoff;
 mod discovery;
