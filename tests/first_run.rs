@@ -1,10 +1,14 @@
 //! A fresh clone: the shipped proxy.toml and example, run by the real binary, on other ports than a real one's.
 
+#[path = "harness/bound.rs"]
+mod bound;
+
+use bound::Bound;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -16,16 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Clone {
     folder: TempDir,
     ports: Vec<u16>,
-}
-
-/// The running program; killed when the test ends early.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Clone {
@@ -73,7 +67,7 @@ impl Clone {
     }
 
     /// Starts it without arguments; returns it with what it printed.
-    fn run(&self) -> (Running, String) {
+    fn run(&self) -> (Bound, String) {
         let mut child = Command::new(TRIGATE)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -83,7 +77,7 @@ impl Clone {
             .expect("the binary is built");
         let mut printed = String::new();
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-        let running = Running(child);
+        let running = Bound(child);
         while !printed.contains("to try:") || printed.matches("  curl ").count() < 3 {
             let read = lines.read_line(&mut printed).expect("it prints text");
             assert!(read > 0, "it ended early and printed only:\n{printed}");
@@ -105,8 +99,8 @@ fn get(address: SocketAddr, host: &str, path: &str) -> String {
     answer
 }
 
-fn terminate(running: &mut Running) {
-    let pid = rustix::process::Pid::from_child(&running.0);
+fn terminate(running: &Bound) {
+    let pid = rustix::process::Pid::from_child(running);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours");
 }
 
@@ -136,8 +130,8 @@ fn without_arguments_the_example_is_served_said_and_drained() {
     assert!(clone.path("certs/tls.key").exists() && clone.path("certs/ca.crt").exists());
 
     let began = Instant::now();
-    terminate(&mut running);
-    let status = running.0.wait().expect("it ends");
+    terminate(&running);
+    let status = running.wait().expect("it ends");
     assert!(status.success(), "{status}");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }

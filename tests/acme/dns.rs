@@ -1,5 +1,6 @@
 //! DNS-01: a real name server (Knot) that takes signed updates, and Cloudflare's API.
 
+use crate::harness::bound::Bound;
 use crate::harness::eventually;
 use crate::harness::upstream::Upstream;
 use crate::pebble::{Builder, Pebble, free};
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ const KEY: &str = "bm90IGEgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g=";
 
 /// Knot with the zone `example.test`, whose names are all at one address.
 struct Knot {
-    process: Child,
+    _child: Bound,
     folder: TempDir,
     address: SocketAddr,
 }
@@ -54,8 +55,8 @@ impl Knot {
         let log = fs::File::create(path("log")).expect("the folder is ours");
         let mut command = Command::new("knotd");
         command.arg("-c").arg(path("knot.conf")).stdout(Stdio::null()).stderr(log);
-        let process = command.spawn().expect("the package knot is installed");
-        let knot = Self { process, folder, address };
+        let child = Bound(command.spawn().expect("the package knot is installed"));
+        let knot = Self { _child: child, folder, address };
         let listens = || async { TcpStream::connect(address).await.ok() };
         eventually("knot listens", listens).await;
         knot
@@ -68,8 +69,6 @@ impl Knot {
 
 impl Drop for Knot {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
         if std::thread::panicking() {
             eprintln!("---- log of knot:\n{}----", self.log());
         }

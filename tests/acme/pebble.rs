@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use crate::harness::bound::Bound;
 use crate::harness::certificate::Authority;
 use crate::harness::client::{Answer, Ask, Client};
 use crate::harness::{eventually, soon};
@@ -13,7 +14,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use tempfile::TempDir;
@@ -31,7 +32,7 @@ pub struct Builder {
 
 /// A running pebble; it ends when this is dropped.
 pub struct Pebble {
-    processes: Vec<Child>,
+    _children: Vec<Bound>,
     folder: TempDir,
     authority: Authority,
     address: SocketAddr,
@@ -114,21 +115,22 @@ impl Builder {
         fs::write(path("config.json"), json!({ "pebble": config }).to_string()).expect("the folder is ours");
         let log =
             || Stdio::from(fs::File::options().create(true).append(true).open(path("log")).expect("a log"));
-        let mut processes = Vec::new();
+        let mut children = Vec::new();
         if dns.is_none() {
             let mut command = Command::new("pebble-challtestsrv");
             command.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
             command.args(["-defaultIPv4", &gateway.to_string(), "-dns01", &dns_server.to_string()]);
             command.args(["-management", &dns_management.to_string()]);
             let child = command.stdout(log()).stderr(log()).spawn().expect("the package pebble is installed");
-            processes.push(child);
+            children.push(Bound(child));
         }
         let mut command = Command::new(&binary);
         command.arg("-config").arg(path("config.json"));
         command.args(["-dnsserver", &dns.unwrap_or(dns_server).to_string()]).envs(environment);
-        processes.push(command.stdout(log()).stderr(log()).spawn().expect("the package pebble is installed"));
+        let child = command.stdout(log()).stderr(log()).spawn().expect("the package pebble is installed");
+        children.push(Bound(child));
         let pebble = Pebble {
-            processes,
+            _children: children,
             folder,
             authority,
             address,
@@ -198,10 +200,6 @@ impl Pebble {
 
 impl Drop for Pebble {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
         if std::thread::panicking() {
             eprintln!("---- log of pebble:\n{}----", self.log());
         }

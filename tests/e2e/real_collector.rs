@@ -1,6 +1,7 @@
 //! OpenTelemetry's own collector takes log records and spans, over both protocols, and prints them.
 
 use super::HOST;
+use crate::harness::bound::Bound;
 use crate::harness::client::{Ask, Client};
 use crate::harness::envoy::free_address;
 use crate::harness::eventually;
@@ -11,12 +12,12 @@ use serde_json::json;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A running collector; it ends when this is dropped.
 struct Collector {
-    child: Child,
+    _child: Bound,
     folder: TempDir,
     grpc: SocketAddr,
     http: SocketAddr,
@@ -54,7 +55,7 @@ impl Collector {
             .stderr(log)
             .spawn()
             .expect("it was built");
-        let collector = Self { child, folder, grpc, http };
+        let collector = Self { _child: Bound(child), folder, grpc, http };
         for address in [grpc, http] {
             eventually("the collector listens", || async move {
                 tokio::net::TcpStream::connect(address).await.ok()
@@ -72,14 +73,6 @@ impl Collector {
             async move { all.iter().all(|one| text.contains(one)).then_some(text) }
         };
         eventually(&format!("the collector prints {all:?}"), whole).await.0
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,17 +1,18 @@
 //! Real Envoy as a child process, for tests that compare it with trigate.
 
 use super::PATIENCE;
+use super::bound::Bound;
 use serde_json::Value;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A running Envoy, in a folder of its own; it ends when this is dropped.
 pub struct Envoy {
-    child: Child,
+    child: Bound,
     folder: TempDir,
 }
 
@@ -32,7 +33,7 @@ impl Envoy {
             .stderr(log)
             .spawn()
             .ok()?;
-        let mut envoy = Self { child, folder };
+        let mut envoy = Self { child: Bound(child), folder };
         for address in listens {
             envoy.listens(*address).await;
         }
@@ -53,14 +54,6 @@ impl Envoy {
     /// A file in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -9,6 +9,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod bound;
 pub mod certificate;
 pub mod client;
 pub mod envoy;

@@ -1,5 +1,6 @@
 //! The real binary as a child process, in a folder and on a loopback address of its own.
 
+use super::bound::Bound;
 use super::certificate::{Authority, Leaf};
 use super::client::{Answer, Ask, Client};
 use super::{PATIENCE, eventually, manifest};
@@ -10,7 +11,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ pub struct Sockets {
 
 /// A running gateway process; it ends when this is dropped, and prints its log when the test fails.
 pub struct Trigate {
-    child: Child,
+    child: Bound,
     folder: TempDir,
     log: Arc<Mutex<String>>,
     may_fail: bool,
@@ -202,7 +203,7 @@ impl Builder {
             https: SocketAddr::new(self.bind(gateway), self.port(&format!("gateways.{gateway}.ports.443"))),
         };
         Trigate {
-            child,
+            child: Bound(child),
             log,
             may_fail: false,
             external: sockets("external"),
@@ -359,9 +360,7 @@ impl Drop for Trigate {
     fn drop(&mut self) {
         let crashed =
             !self.may_fail && matches!(self.child.try_wait(), Ok(Some(status)) if !status.success());
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.end();
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("---- log of trigate ({}):\n{log}----", self.external.http);

@@ -2,13 +2,14 @@
 
 use crate::cluster::{Place, verdict};
 use crate::harness::PATIENCE;
+use crate::harness::bound::Bound;
 use crate::harness::client::{Ask, Client};
 use crate::{trigate, with_app};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ fn kstatus(objects: &[Value]) -> Vec<String> {
 
 /// external-dns' own source `gateway-httproute`, asked by lines.
 struct ExternalDns {
-    child: Child,
+    child: Bound,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
@@ -57,7 +58,7 @@ impl ExternalDns {
             .spawn()
             .expect("it can be run");
         let answers = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, answers }
+        Self { child: Bound(child), answers }
     }
 
     /// The addresses and names to which it would have a name lead.
@@ -79,13 +80,6 @@ impl ExternalDns {
             assert!(began.elapsed() < PATIENCE, "{name} leads to {targets:?} and not to {wanted:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-}
-
-impl Drop for ExternalDns {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,16 +1,17 @@
 //! A real Prometheus as a child process, which scrapes one target every second.
 
+use crate::harness::bound::Bound;
 use crate::harness::client::{Ask, Client};
 use crate::harness::eventually;
 use serde_json::Value;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A running Prometheus; it ends when this is dropped.
 pub struct Prometheus {
-    child: Child,
+    _child: Bound,
     address: SocketAddr,
     _folder: TempDir,
 }
@@ -43,7 +44,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .ok()?;
-        let prometheus = Self { child, address, _folder: folder };
+        let prometheus = Self { _child: Bound(child), address, _folder: folder };
         let scraped = || async {
             let up = prometheus.try_query("up").await?;
             (up.len() == 1 && up[0].1 == 1.0).then_some(())
@@ -78,13 +79,5 @@ impl Prometheus {
             (!value.is_nan()).then(|| (sample["metric"].clone(), value))
         };
         Some(samples.into_iter().filter_map(number).collect())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It is reaped in any case; that it has ended already is no fault.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
