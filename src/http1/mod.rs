@@ -10,6 +10,7 @@ mod request;
 mod response;
 
 pub use body::{BadBody, Decoder, Piece};
+pub use fields::give_back;
 pub use framing::Framing;
 pub use request::{BadRequest, Head as RequestHead, has_token, write as write_request};
 pub use response::{Head as ResponseHead, write as write_response};

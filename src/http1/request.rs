@@ -2,12 +2,12 @@
 //! underscores in names.
 
 use super::body::Decoder;
-use super::fields::{expected, field, lines, put_field};
+use super::fields::{self, field, lines, put_field};
 use super::framing::Framing;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, request};
+use http::{HeaderValue, Method, Request, Uri, Version, request};
 
 /// A request's head.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Head {
         let start = lines.next().flatten().ok_or(BadRequest::Malformed)?;
         let (method, uri, version) = start_line(head, start)?;
         let mut seen = Seen::default();
-        let mut headers = HeaderMap::with_capacity(expected(head));
+        let mut headers = fields::map(head);
         for line in lines {
             let line = line.ok_or(BadRequest::Malformed)?;
             if line.is_empty() {

@@ -4,15 +4,18 @@
 //! before a colon. What would let two messages be told apart in two ways is refused all the same.
 
 use super::body::Decoder;
-use super::fields::{expected, lenient_field, lenient_lines, put_field};
+use super::fields::{self, lenient_field, lenient_lines, put_field};
 use super::request::{has_token, length};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Response, StatusCode, Version, response};
-use memchr::memchr_iter;
+use http::{Method, Response, StatusCode, Version, response};
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\r\n"));
+static BARE_EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\n"));
 /// An upstream has no more fields than this.
 const MOST_FIELDS: usize = 256;
 
@@ -33,12 +36,10 @@ pub struct Head {
 impl Head {
     /// Where a head ends, looked for from `from`.
     pub fn end(read: &[u8], from: usize) -> Option<usize> {
-        let lines = memchr_iter(b'\n', read.get(from..)?).map(|at| from + at + 1);
-        lines.into_iter().find_map(|next| match read.get(next..)? {
-            [b'\n', ..] => Some(next + 1),
-            [b'\r', b'\n', ..] => Some(next + 2),
-            _ => None,
-        })
+        let read = read.get(from..)?;
+        let end = EMPTY_LINE.find(read).map(|at| at + 3);
+        let bare = BARE_EMPTY_LINE.find(&read[..end.unwrap_or(read.len())]).map(|at| at + 2);
+        Some(from + bare.or(end)?)
     }
 
     /// Reads the head of the response to a request with this method.
@@ -49,7 +50,7 @@ impl Head {
         let mut lines = lenient_lines(head);
         let (version, status) = status_line(lines.next().unwrap_or_default())?;
         let mut seen = Seen::default();
-        let mut headers = HeaderMap::with_capacity(expected(head));
+        let mut headers = fields::map(head);
         for line in lines.take_while(|line| !line.is_empty()) {
             let (name, value) =
                 lenient_field(head, line).map_err(|_| "a header line of its response is none")?;

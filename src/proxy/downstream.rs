@@ -1,7 +1,7 @@
 //! The client's side of one exchange, over HTTP/1 or HTTP/2.
 
 use super::alarm::{Alarm, Alarms};
-use crate::http1::{BadBody, Decoder, Framing, RequestHead, write_response};
+use crate::http1::{self, BadBody, Decoder, Framing, RequestHead, write_response};
 use crate::wire::Wire;
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -273,6 +273,7 @@ impl Http1 {
             }
         }
         write_response(self.wire.outbox(), &head);
+        http1::give_back(head.headers);
         if end {
             self.framing.write_body(&mut self.wire, &[], true);
         }
