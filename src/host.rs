@@ -127,10 +127,11 @@ impl<T> HostIndex<T> {
         host: &'h str,
     ) -> impl Iterator<Item = (usize, &'a T)> + use<'a, 'h, T> {
         let below = if self.suffix.is_empty() { "" } else { host };
-        let suffixes = below.match_indices('.').filter_map(move |(dot, _)| {
-            let suffix = &host[dot + 1..];
-            Some((suffix.len(), self.suffix.get(suffix)?))
-        });
+        let suffixes =
+            below.bytes().enumerate().filter(|(_, byte)| *byte == b'.').filter_map(move |(dot, _)| {
+                let suffix = &host[dot + 1..];
+                Some((suffix.len(), self.suffix.get(suffix)?))
+            });
         let exact = self.exact.get(host).map(|value| (host.len(), value));
         exact.into_iter().chain(suffixes).chain(self.any.as_ref().map(|value| (0, value)))
     }

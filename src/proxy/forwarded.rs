@@ -153,6 +153,9 @@ fn client_address(headers: &HeaderMap, gateway: &Gateway, peer: IpAddr) -> IpAdd
         return entries_from_the_right(headers).nth(hops).flatten().unwrap_or(peer);
     }
     let mut client = peer;
+    if !gateway.trusts(client) {
+        return client;
+    }
     let mut entries = entries_from_the_right(headers);
     // What is no address ends what can be believed.
     while gateway.trusts(client)

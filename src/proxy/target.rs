@@ -5,26 +5,43 @@
 use crate::reply::Reply;
 use std::borrow::Cow;
 
+/// It cannot stand in a name.
+const FORBIDDEN: u8 = 1;
+/// It is a letter that names are not compared with.
+const UPPER: u8 = 2;
+/// What each byte is in a host's name: every request's is looked at.
+const IN_A_NAME: [u8; 256] = {
+    let mut table = [FORBIDDEN; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'A'..=b'Z' => UPPER,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => 0,
+            _ => FORBIDDEN,
+        };
+        byte += 1;
+    }
+    table
+};
+
 /// A host without port and trailing dot, in lower case.
 ///
 /// # Errors
 /// [`Reply::BadRequest`] for what is no `uri-host [ ":" port ]` (RFC 9112 3.2).
 pub fn host(authority: &str) -> Result<Cow<'_, str>, Reply> {
     let (host, port) = split_port(authority);
-    let plain = if let Some(address) = host.strip_prefix('[') {
-        address.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+    let (plain, upper) = if let Some(address) = host.strip_prefix('[') {
+        let address = address.strip_suffix(']').filter(|it| it.parse::<std::net::Ipv6Addr>().is_ok());
+        (address.is_some(), host.bytes().any(|byte| byte.is_ascii_uppercase()))
     } else {
-        host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        let seen = host.bytes().fold(0, |seen, byte| seen | IN_A_NAME[usize::from(byte)]);
+        (seen & FORBIDDEN == 0, seen & UPPER != 0)
     };
     if !plain || host.len() > 255 || !is_port(port) {
         return Err(Reply::BadRequest);
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    Ok(if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        host.to_ascii_lowercase().into()
-    } else {
-        host.into()
-    })
+    Ok(if upper { host.to_ascii_lowercase().into() } else { host.into() })
 }
 
 /// `*DIGIT`, of which there are no more than ports.
