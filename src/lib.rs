@@ -99,6 +99,7 @@ pub mod http1;
 pub mod l4;
 pub mod listener;
 pub mod live;
+pub mod moment;
 pub mod proxy;
 pub mod reply;
 pub mod resource;

@@ -25,6 +25,7 @@ const TABLE: &[Row] = &[
     ("lib", &[], &[]),
     ("host", &[], &[]),
     ("stats", &[], &[]),
+    ("moment", &[], &[]),
     ("config", &["access_log", "reply"], &[]),
     ("challenge", &[], &["rcgen", "rustls"]),
     (
@@ -39,7 +40,7 @@ const TABLE: &[Row] = &[
     ("echo", &[], &["h2", "hyper"]),
     ("filter", &["reply"], &[]),
     ("routing", &["filter", "host", "reply"], &[]),
-    ("upstream", &["host", "http1", "stats", "wire"], &["h2", "pingora", "rustls"]),
+    ("upstream", &["host", "http1", "moment", "stats", "wire"], &["h2", "pingora", "rustls"]),
     ("tls", &["config", "host"], &["rcgen", "rustls"]),
     ("live", &["challenge", "routing", "telemetry", "tls", "upstream"], &[]),
     (
@@ -57,6 +58,7 @@ const TABLE: &[Row] = &[
             "host",
             "http1",
             "live",
+            "moment",
             "reply",
             "routing",
             "stats",
@@ -74,6 +76,7 @@ const TABLE: &[Row] = &[
             "config",
             "l4",
             "live",
+            "moment",
             "proxy",
             "reply",
             "routing",

@@ -8,6 +8,7 @@ use super::queue::Queue;
 use crate::config::Limits;
 use crate::l4::{Datagrams, Flows};
 use crate::live::Live;
+use crate::moment;
 use crate::proxy::{self, Connection};
 use crate::routing::{SocketId, Transport};
 use crate::stats;
@@ -95,8 +96,9 @@ impl Workers {
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 stats::enter_worker(index, count);
                 // Made in the thread that it never leaves.
-                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-                let runtime = match runtime {
+                let mut builder = Builder::new_current_thread();
+                builder.enable_all().on_thread_unpark(moment::wake);
+                let runtime = match builder.build_local(LocalOptions::default()) {
                     Ok(runtime) => {
                         let _ = started.send(Ok(()));
                         runtime

@@ -16,7 +16,9 @@ use super::retries::Retries;
 use super::{Connection, Worker, kept, mirror};
 use crate::challenge::Challenges;
 use crate::filter::{Filters, Grant};
+use crate::http1;
 use crate::live::Revision;
+use crate::moment;
 use crate::reply::{Flag, Outcome, Reply};
 use crate::routing::{Backend, ClusterId, Found, Rule};
 use crate::upstream::{self, Active, Cluster};
@@ -74,7 +76,7 @@ pub async fn serve(
     mut head: request::Parts,
     down: &mut Downstream,
 ) -> bool {
-    let started = Instant::now();
+    let started = moment::now();
     connection.stats.request_began();
     let manner = Manner::of(&head);
     let idle = connection.gateway.limits.stream_idle_timeout;
@@ -114,9 +116,10 @@ pub async fn serve(
         down.abort();
     }
     down.keep_alarm(clock.into_alarm(), &worker.alarms);
-    let took = started.elapsed();
+    let took = moment::now() - started;
     connection.stats.request_ended(result.ok(), took);
     exchange.notes.end(outcome, took);
+    http1::give_back(head.headers);
     result.is_err() && !by_us
 }
 
@@ -204,12 +207,11 @@ impl Exchange<'_> {
 
     /// Counts how a cluster's request ended.
     fn counted(&self, cluster: &Cluster, result: Result<StatusCode, Ended>) -> Result<StatusCode, Ended> {
+        let took = moment::now() - self.started;
         match &result {
-            Ok(status) => cluster.stats().request_ended(Some(status.as_u16()), self.started.elapsed()),
+            Ok(status) => cluster.stats().request_ended(Some(status.as_u16()), took),
             Err(Ended::Answer(answer)) => cluster.stats().request_replied(answer.head.status.as_u16()),
-            Err(Ended::Gone | Ended::BrokenOff) => {
-                cluster.stats().request_ended(None, self.started.elapsed());
-            }
+            Err(Ended::Gone | Ended::BrokenOff) => cluster.stats().request_ended(None, took),
         }
         result
     }
@@ -235,7 +237,7 @@ impl Exchange<'_> {
     ) -> Result<Found<'r>, Reply> {
         let found = revision.table.find(self.connection.socket, &asked.request(self.connection, head));
         match &found {
-            Ok(found) => self.notes.routed(found, asked.name()),
+            Ok(found) => self.notes.routed(found, asked),
             Err(_) if !self.notes.are_wanted() => {}
             // Whoever reads of it wants to know who it was, and by which name it was answered.
             Err(_) => self.introduce(head, asked),

@@ -5,6 +5,7 @@ use super::notes::Notes;
 use super::{Connection, Gateway, Worker, answer, drained, exchange, http2};
 use crate::config::Limits;
 use crate::http1::{BadRequest, RequestHead, request_end, write_response};
+use crate::moment;
 use crate::reply::Reply;
 use crate::wire::Wire;
 use http::{Version, request};
@@ -180,7 +181,7 @@ async fn next_head(
                 (false, true) => Some(LAST_REQUEST),
                 (false, false) => limits.idle_timeout,
             };
-            deadline = Some((begun, limit.map(|limit| Instant::now() + limit)));
+            deadline = Some((begun, limit.map(|limit| moment::now() + limit)));
         }
         let at = deadline.and_then(|(_, at)| at);
         match poll_fn(|cx| poll_bytes(http1, at, ending, cx)).await {

@@ -4,6 +4,7 @@ use super::downstream::Downstream;
 use super::notes::Notes;
 use super::{Connection, Worker, drained, exchange};
 use crate::config::Limits;
+use crate::moment;
 use crate::reply::{Outcome, Reply};
 use crate::telemetry::HttpStats;
 use crate::wire::{Shared, Wire};
@@ -44,7 +45,7 @@ pub async fn serve(wire: Wire, connection: Connection, worker: Rc<Worker>) {
         told: Some(Box::pin(drained(worker.announced.clone()))),
         idle: limits.idle_timeout.map(|idle| (idle, Box::pin(sleep(idle)))),
         active: Rc::new(Cell::new(0)),
-        served: Instant::now(),
+        served: moment::now(),
         stats: stats.clone(),
     };
     accept_all(accepting, Rc::new(connection), worker).await;
@@ -127,7 +128,7 @@ impl Accepting {
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await {
                 Next::Request(request) => {
-                    self.served = Instant::now();
+                    self.served = moment::now();
                     return request;
                 }
                 Next::Drain(why) => {

@@ -83,10 +83,10 @@ impl Notes {
         record.client = if told { Some(SocketAddr::new(client, 0)) } else { record.peer };
     }
 
-    /// The rule that serves it, found for this host.
-    pub fn routed(&mut self, found: &Found<'_>, host: &str) {
+    /// The rule that serves it.
+    pub fn routed(&mut self, found: &Found<'_>, asked: &Asked) {
         if let Some(More { record, .. }) = self.more.as_deref_mut() {
-            let host = found.host_name(host).into();
+            let host = found.host_name(asked.name()).into();
             record.route = Some(Routed { rule: Arc::clone(found.rule), place: found.place, host });
         }
     }

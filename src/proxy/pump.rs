@@ -10,6 +10,7 @@
 
 use super::alarm::Alarm;
 use super::downstream::{Downstream, Gone, Piece};
+use crate::moment;
 use crate::upstream::{Event, Upstream, UpstreamError};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -85,7 +86,7 @@ impl Clock {
     /// From now on a try counts.
     pub fn begin_attempt(&mut self, limit: Option<Duration>) {
         self.moved();
-        self.attempt = limit.map(|limit| Instant::now() + limit);
+        self.attempt = limit.map(|limit| moment::now() + limit);
     }
 
     /// A tunnel has no end that a request's limit could mean; only idleness ends it.
@@ -127,7 +128,7 @@ impl Clock {
             if over != Over::Idle || !std::mem::take(&mut self.moved) {
                 return Poll::Ready(over);
             }
-            self.still_since = Instant::now();
+            self.still_since = moment::now();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{answer, forwarded, kept};
 use crate::filter::{Filters, Grant};
+use crate::moment;
 use crate::routing::Session;
 use crate::upstream::Address;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
@@ -33,7 +34,7 @@ impl Responding<'_> {
         };
         forwarded::remove_hop_by_hop_response(&mut head.headers);
         if let Some(since) = self.since {
-            forwarded::tell_service_time(&mut head.headers, since.elapsed());
+            forwarded::tell_service_time(&mut head.headers, moment::now() - since);
         }
         for filters in self.filters.into_iter().flatten() {
             if let Some(edits) = &filters.response_headers {

@@ -10,6 +10,7 @@ use super::http1::Http1;
 use super::http2::{Connection, Http2};
 use super::session::Upstream;
 use super::{Address, Cluster, ClusterStats, Protocol};
+use crate::moment;
 use crate::stats::Agreed;
 use crate::wire::{Transport, Wire};
 use foldhash::fast::FixedState;
@@ -22,9 +23,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 /// How often waiting connections are looked through for dead ones.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -188,7 +190,7 @@ impl Pool {
         let mut pool = self.http1.borrow_mut();
         let waiting = pool.entry(http1.key).or_default();
         if waiting.len() < MOST_IDLE {
-            waiting.push(Waiting { http1, since: Instant::now() });
+            waiting.push(Waiting { http1, since: moment::now() });
         }
     }
 
