@@ -209,6 +209,8 @@ paths = ["{manifests}"]
 object = "bench/external"
 bind = ["127.0.0.1"]
 ports = {{ 80 = {http}, 443 = {https} }}
+[drain]
+grace = "0s"
 [runtime]
 threads = {os.environ.get("THREADS", "1")}
 [admin]
