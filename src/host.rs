@@ -127,11 +127,12 @@ impl<T> HostIndex<T> {
         host: &'h str,
     ) -> impl Iterator<Item = (usize, &'a T)> + use<'a, 'h, T> {
         let below = if self.suffix.is_empty() { "" } else { host };
-        let suffixes =
-            below.bytes().enumerate().filter(|(_, byte)| *byte == b'.').filter_map(move |(dot, _)| {
-                let suffix = &host[dot + 1..];
-                Some((suffix.len(), self.suffix.get(suffix)?))
-            });
+        // A wildcard stands for one label at least: a dot that begins the host has none before it.
+        let dots = below.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'.');
+        let suffixes = dots.filter_map(move |(dot, _)| {
+            let suffix = &host[dot + 1..];
+            Some((suffix.len(), self.suffix.get(suffix)?))
+        });
         let exact = self.exact.get(host).map(|value| (host.len(), value));
         exact.into_iter().chain(suffixes).chain(self.any.as_ref().map(|value| (0, value)))
     }
@@ -187,6 +188,8 @@ mod tests {
             ("c.b.a.test", "*.a.test"),
             ("a.test", "*.test"),
             ("test", "*"),
+            (".test", "*"),
+            (".a.test", "*.test"),
             ("", "*"),
         ] {
             assert_eq!(index.best(host), Some(&want), "{host}");
