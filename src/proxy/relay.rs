@@ -212,5 +212,5 @@ fn one_more(interim: u32) -> Result<u32, Broken> {
 
 async fn finish(down: &mut Downstream, status: Option<StatusCode>) -> Result<StatusCode, Broken> {
     pump::drain(down).await?;
-    status.ok_or(Broken::Before(UpstreamError::Closed("it ended without a response".into())))
+    status.ok_or_else(|| Broken::Before(UpstreamError::Closed("it ended without a response".into())))
 }
