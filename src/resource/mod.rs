@@ -108,6 +108,13 @@ macro_rules! kinds {
         })*
 
         impl Object {
+            /// `HTTPRoute`.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $variant::KIND,)*
+                }
+            }
+
             /// The object's name for diagnostics.
             pub fn reference(&self) -> ObjectRef {
                 match self {
@@ -149,9 +156,19 @@ macro_rules! kinds {
                 }
             }
 
-            /// Sorts every kind and reports objects that are there twice.
-            fn settle(&mut self) {
-                $(self.$field.settle(&mut self.diagnostics);)*
+            /// Drops all objects of the kinds that changed.
+            fn forget(&mut self, changed: impl Fn(&str) -> bool) {
+                $(if changed($variant::KIND) {
+                    self.$field = Objects::default();
+                })*
+            }
+
+            /// Sorts the kinds that changed, and reports objects of all kinds that are there twice.
+            fn settle(&mut self, changed: impl Fn(&str) -> bool) {
+                $(if changed($variant::KIND) {
+                    self.$field.settle();
+                }
+                self.diagnostics.extend_from_slice(self.$field.duplicates());)*
             }
 
             /// Objects of all kinds.

@@ -49,11 +49,24 @@ impl Snapshot {
         objects: impl IntoIterator<Item = (Object, Option<Place>)>,
         diagnostics: Vec<Diagnostic>,
     ) -> Self {
-        let mut snapshot = Self { diagnostics, ..Self::default() };
+        Self::default().with(|_| true, objects, diagnostics)
+    }
+
+    /// The same with these objects of the kinds that changed; those of other kinds are shared, whatever `objects` has.
+    pub fn with(
+        &self,
+        changed: impl Fn(&str) -> bool,
+        objects: impl IntoIterator<Item = (Object, Option<Place>)>,
+        diagnostics: Vec<Diagnostic>,
+    ) -> Self {
+        let mut snapshot = Self { diagnostics, ..self.clone() };
+        snapshot.forget(&changed);
         for (object, place) in objects {
-            snapshot.push(object, place);
+            if changed(object.kind()) {
+                snapshot.push(object, place);
+            }
         }
-        snapshot.settle();
+        snapshot.settle(&changed);
         snapshot
     }
 
@@ -70,17 +83,35 @@ pub struct Entry<T> {
     pub place: Option<Place>,
 }
 
-/// All objects of one kind, sorted by namespace and name.
+/// All objects of one kind, sorted by namespace and name. Copies share them.
+#[derive(Debug)]
+pub struct Objects<T>(Arc<Kept<T>>);
+
 #[derive(Debug, Clone)]
-pub struct Objects<T> {
+struct Kept<T> {
     entries: Vec<Entry<T>>,
+    /// Objects whose names others have, too.
+    duplicates: Vec<Diagnostic>,
     /// Made when somebody first asks for an object by its name.
     index: OnceLock<Index>,
 }
 
+impl<T> Clone for Objects<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<T> Default for Objects<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), index: OnceLock::new() }
+        Self(Arc::new(Kept { entries: Vec::new(), duplicates: Vec::new(), index: OnceLock::new() }))
+    }
+}
+
+impl<T> Entry<T> {
+    /// Whether this is the very same object at the same place.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.object, &other.object) && self.place == other.place
     }
 }
 
@@ -88,48 +119,68 @@ impl<T: Resource> Objects<T> {
     /// The object of this name; the namespace is empty for kinds without one.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Entry<T>> {
         let key = |entry: &Entry<T>| entry.object.metadata().key() == (namespace, name);
-        self.index.get_or_init(|| Index::of(&self.entries)).find(&(namespace, name), &self.entries, key)
+        let Kept { entries, index, .. } = &*self.0;
+        index.get_or_init(|| Index::of(entries)).find(&(namespace, name), entries, key)
+    }
+
+    /// Whether these are the very same objects at the same places.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Entry<T>, &Entry<T>)| one.is_same(other);
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.len() == other.len() && self.iter().zip(other.iter()).all(same))
     }
 
     /// All objects of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> &[Entry<T>] {
         let before = |entry: &Entry<T>| &*entry.object.metadata().namespace < namespace;
         let within = |entry: &Entry<T>| &*entry.object.metadata().namespace == namespace;
-        let start = self.entries.partition_point(before);
-        let rest = &self.entries[start..];
+        let entries = &self.0.entries;
+        let rest = &entries[entries.partition_point(before)..];
         &rest[..rest.partition_point(within)]
     }
 
     /// All objects.
     pub fn iter(&self) -> std::slice::Iter<'_, Entry<T>> {
-        self.entries.iter()
+        self.0.entries.iter()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.0.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.0.entries.is_empty()
     }
 
-    pub(super) fn push(&mut self, entry: Entry<T>) {
-        self.entries.push(entry);
+    pub(super) fn push(&mut self, entry: Entry<T>)
+    where
+        T: Clone,
+    {
+        Arc::make_mut(&mut self.0).entries.push(entry);
     }
 
     /// Sorts and keeps the first of each name.
-    pub(super) fn settle(&mut self, diagnostics: &mut Vec<Diagnostic>) {
-        self.entries.sort_by(|a, b| a.object.metadata().key().cmp(&b.object.metadata().key()));
-        self.entries.shrink_to_fit();
-        self.entries.dedup_by(|second, first| {
+    pub(super) fn settle(&mut self)
+    where
+        T: Clone,
+    {
+        let Kept { entries, duplicates, index: _ } = Arc::make_mut(&mut self.0);
+        entries.sort_by(|a, b| a.object.metadata().key().cmp(&b.object.metadata().key()));
+        entries.dedup_by(|second, first| {
             let same = second.object.metadata().key() == first.object.metadata().key();
             if same {
-                diagnostics.push(duplicate(first, second));
+                duplicates.push(duplicate(first, second));
             }
             same
         });
+        entries.shrink_to_fit();
+    }
+
+    /// What is wrong with objects that have the name of another one.
+    pub(super) fn duplicates(&self) -> &[Diagnostic] {
+        &self.0.duplicates
     }
 }
 

@@ -8,7 +8,7 @@ use super::certificates::Certificates;
 use super::document::{Document, Fault, Format, Spot, read_documents};
 use super::said;
 use super::watch::{Touched, Watch};
-use crate::resource::{Diagnostic, Object, ObjectRef, Place, Severity, Snapshot};
+use crate::resource::{Diagnostic, Object, ObjectRef, Place, Resource, Secret, Severity, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -39,6 +39,9 @@ pub struct Files {
     watch: Option<Watch>,
     /// Whether something changed that [`Files::changed`] did not return yet.
     pending: bool,
+    /// The objects as they were last told, and the kinds that changed since beside those of files that are there.
+    told: Snapshot,
+    changed: BTreeSet<&'static str>,
 }
 
 /// One file, as it was last read.
@@ -51,6 +54,8 @@ struct File {
     kept: Vec<(Object, Spot)>,
     /// Why the file as a whole could not be read.
     fault: Option<String>,
+    /// The kinds of objects that came, went or moved since they were last told.
+    changed: BTreeSet<&'static str>,
 }
 
 /// What changes when a file does.
@@ -80,6 +85,9 @@ impl Files {
             certificates: Certificates::default(),
             watch: None,
             pending: false,
+            told: Snapshot::default(),
+            // Some may be provided before anything is read.
+            changed: BTreeSet::from([Secret::KIND]),
         }
     }
 
@@ -135,12 +143,20 @@ impl Files {
         look.changed |= faults != self.faults;
         self.faults = faults;
         let before = self.files.len();
-        let faults = &self.faults;
-        // What stands under a folder that cannot be read now is still as it was.
-        self.files
-            .retain(|path, _| found.contains(path) || faults.keys().any(|folder| path.starts_with(folder)));
+        let (faults, changed) = (&self.faults, &mut self.changed);
+        self.files.retain(|path, file| {
+            // What stands under a folder that cannot be read now is still as it was.
+            let stays = found.contains(path) || faults.keys().any(|folder| path.starts_with(folder));
+            if !stays {
+                changed.extend(file.kinds());
+            }
+            stays
+        });
         look.changed |= self.files.len() != before;
-        look.changed |= self.certificates.look();
+        if self.certificates.look() {
+            look.changed = true;
+            self.changed.insert(Secret::KIND);
+        }
         let of_files = self.look_at(found, patience);
         Look { changed: look.changed | of_files.changed, doubtful: of_files.doubtful }
     }
@@ -177,12 +193,16 @@ impl Files {
         known.iter().all(|path| path.is_file()).then_some(known)
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&mut self) -> Snapshot {
+        let mut changed = std::mem::take(&mut self.changed);
+        self.files.values_mut().for_each(|file| changed.append(&mut file.changed));
         let files = self.files.values();
         let mut diagnostics: Vec<_> = files.clone().flat_map(File::diagnostics).collect();
         diagnostics.extend(self.faults.iter().map(|(path, fault)| of_file(path, None, fault.clone())));
         diagnostics.extend(self.certificates.diagnostics());
-        Snapshot::new(files.flat_map(File::objects).chain(self.certificates.objects()), diagnostics)
+        let objects = files.flat_map(File::objects).chain(self.certificates.objects());
+        self.told = self.told.with(|kind| changed.contains(kind), objects, diagnostics);
+        self.told.clone()
     }
 }
 
@@ -229,7 +249,8 @@ impl Walk {
 
 impl File {
     fn new(path: PathBuf, documents: Vec<Document>) -> Self {
-        Self { path: Arc::new(path), stamp: None, documents, kept: Vec::new(), fault: None }
+        let path = Arc::new(path);
+        Self { path, stamp: None, documents, kept: Vec::new(), fault: None, changed: BTreeSet::new() }
     }
 
     /// Reads the file again if it changed.
@@ -262,9 +283,13 @@ impl File {
             self.stamp = None;
             return Look { changed: false, doubtful: true };
         }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.extend(self.kinds());
         self.kept = if broken { self.missing_from(&documents) } else { Vec::new() };
         self.documents = documents;
         self.fault = None;
+        changed.extend(self.kinds());
+        self.changed = changed;
         Look { changed: true, doubtful: false }
     }
 
@@ -282,6 +307,12 @@ impl File {
             .map(|(object, _)| object.reference())
             .collect();
         self.located().filter(|(object, _)| !there.contains(&object.reference())).collect()
+    }
+
+    /// The kinds of all objects, kept ones included.
+    fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let current = self.documents.iter().flat_map(|document| &document.content.objects);
+        current.chain(&self.kept).map(|(object, _)| object.kind())
     }
 
     /// All objects, kept ones included, with their spots in the file.

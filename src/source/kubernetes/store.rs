@@ -24,6 +24,9 @@ pub(super) enum Impact {
 /// The objects of all kinds.
 pub(super) struct Store {
     objects: BTreeMap<&'static str, BTreeMap<Key, (Part, Stored)>>,
+    /// The objects as they were last told, and the kinds that changed since.
+    told: Snapshot,
+    changed: BTreeSet<&'static str>,
     records: Records,
     /// How many objects refer to something.
     wanted: BTreeMap<Wanted, usize>,
@@ -41,6 +44,8 @@ impl Store {
         let by_reference = |kind: &&Kind| matches!(kind.part, Part::Referenced(_));
         Self {
             objects: BTreeMap::new(),
+            told: Snapshot::default(),
+            changed: BTreeSet::new(),
             records,
             wanted,
             references,
@@ -84,10 +89,14 @@ impl Store {
     }
 
     /// All objects as they are now.
-    pub fn snapshot(&self) -> Snapshot {
-        let stored = || self.objects.values().flat_map(BTreeMap::values).map(|(_, stored)| stored);
-        let objects = stored().filter_map(|stored| Some((stored.object.clone()?, None)));
-        Snapshot::new(objects, stored().flat_map(|stored| stored.diagnostics.iter().cloned()).collect())
+    pub fn snapshot(&mut self) -> Snapshot {
+        let changed = std::mem::take(&mut self.changed);
+        let objects = changed.iter().filter_map(|kind| self.objects.get(kind)).flat_map(BTreeMap::values);
+        let objects = objects.filter_map(|(_, stored)| Some((stored.object.clone()?, None)));
+        let stored = self.objects.values().flat_map(BTreeMap::values);
+        let diagnostics = stored.flat_map(|(_, stored)| stored.diagnostics.iter().cloned()).collect();
+        self.told = self.told.with(|kind| changed.contains(kind), objects, diagnostics);
+        self.told.clone()
     }
 
     fn replace(&mut self, kind: &'static Kind, all: Vec<Stored>) -> Impact {
@@ -121,7 +130,7 @@ impl Store {
             *self.wanted.entry(wanted.clone()).or_default() += 1;
         }
         objects.insert(stored.key.clone(), (kind.part, stored));
-        if changed { impact(kind) } else { Impact::Nothing }
+        if changed { self.changed(kind) } else { Impact::Nothing }
     }
 
     fn remove(&mut self, kind: &'static Kind, key: &Key) -> Impact {
@@ -136,7 +145,12 @@ impl Store {
         if kind.carries_status() {
             self.records.remove(&named(kind, key));
         }
-        impact(kind)
+        self.changed(kind)
+    }
+
+    fn changed(&mut self, kind: &'static Kind) -> Impact {
+        self.changed.insert(kind.kind);
+        if kind.kind == "EndpointSlice" { Impact::Endpoints } else { Impact::Everything }
     }
 
     fn publish_references(&self) {
@@ -150,10 +164,6 @@ impl Store {
             true
         });
     }
-}
-
-fn impact(kind: &Kind) -> Impact {
-    if kind.kind == "EndpointSlice" { Impact::Endpoints } else { Impact::Everything }
 }
 
 fn named(kind: &Kind, (namespace, name): &Key) -> ObjectRef {
