@@ -52,8 +52,7 @@ fn registry() -> Registry {
         routes: CLUSTERS,
         errors: 0,
         warnings: 0,
-        exposed: Vec::new(),
-        rules: Vec::new(),
+        table: Arc::default(),
         gateways: BTreeMap::new(),
     });
     registry.set_sockets(sockets);
@@ -177,7 +176,7 @@ fn counting_one_request(bencher: Bencher) {
         static WORKER: () = stats::enter_worker(NEXT.fetch_add(1, Ordering::Relaxed), WORKERS);
     }
     let socket = rig::socket("0.0.0.0:10080", vec![]);
-    let cluster = rig::clusters(1).remove(0);
+    let cluster = rig::clusters(1)[0].clone();
     bencher.bench(|| {
         WORKER.with(|()| {});
         count(black_box(&socket), black_box(&cluster));

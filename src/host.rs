@@ -115,6 +115,24 @@ impl<T> HostIndex<T> {
         }
     }
 
+    /// The value of exactly this pattern, to change it in place.
+    pub fn get_mut(&mut self, pattern: &HostPattern) -> Option<&mut T> {
+        match pattern {
+            HostPattern::Any => self.any.as_mut(),
+            HostPattern::Suffix(suffix) => self.suffix.get_mut(suffix.as_str()),
+            HostPattern::Exact(name) => self.exact.get_mut(name.as_str()),
+        }
+    }
+
+    /// Takes out the value of exactly this pattern.
+    pub fn remove(&mut self, pattern: &HostPattern) -> Option<T> {
+        match pattern {
+            HostPattern::Any => self.any.take(),
+            HostPattern::Suffix(suffix) => self.suffix.remove(suffix.as_str()),
+            HostPattern::Exact(name) => self.exact.remove(name.as_str()),
+        }
+    }
+
     /// The value of the most specific pattern that covers `host` (lower case, without port).
     pub fn best(&self, host: &str) -> Option<&T> {
         self.covering(host).next().map(|(_, value)| value)

@@ -31,7 +31,7 @@
 //! # Invariants
 //!
 //! 1. `compile` is a pure, total function: no clock, environment, log, network; it returns diagnostics, never
-//!    an error.
+//!    an error. Given what an earlier compilation left, it gives the same and takes less time.
 //! 2. `resource` is lenient, one object at a time; the compiled types are strict. One object that cannot be read
 //!    never hides another.
 //! 3. A request sees one revision, from match to log line.

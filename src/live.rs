@@ -13,9 +13,9 @@ use std::sync::Arc;
 pub struct Revision {
     /// Counted from 1.
     pub number: u64,
-    pub table: RoutingTable,
+    pub table: Arc<RoutingTable>,
     /// In the order of `routing::ClusterId`.
-    pub clusters: Vec<Arc<Cluster>>,
+    pub clusters: Arc<[Arc<Cluster>]>,
     pub tls: Vec<(SocketId, Arc<TlsSocket>)>,
     /// Who wants to know of exchanges.
     pub observers: Observers,

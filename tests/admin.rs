@@ -12,7 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use trigate::admin::{Admin, Operations, Order, Surface};
 use trigate::live::Revision;
-use trigate::routing::RoutingTable;
 use trigate::telemetry::{Observers, Registry, Server};
 
 struct Rig {
@@ -30,7 +29,7 @@ async fn serving_from(surface: Surface, registry: Arc<Registry>) -> Rig {
     let operations = Operations {
         orders: sender,
         revision: Box::new(|| {
-            let (table, tls, observers) = (RoutingTable::default(), Vec::new(), Observers::default());
+            let (table, tls, observers) = (Arc::default(), Vec::new(), Observers::default());
             Some(Arc::new(Revision { number: 7, table, clusters: rig::clusters(2), tls, observers }))
         }),
         dump: Box::new(|| "revision 7\n".to_owned()),

@@ -380,7 +380,8 @@ fn insert(listener: &mut Listener, hostname: Hostname, route: &WrittenRoute, rul
             };
             let patterns = route.hostnames.iter().map(|hostname| pattern(*hostname));
             for shared in patterns.filter(|name| name.intersect(&pattern(hostname)).is_some()) {
-                listener.hosts.entry(&shared, Default::default).insert(rank.clone(), matches.clone(), id);
+                let paths = Arc::make_mut(listener.hosts.entry(&shared, Default::default));
+                paths.insert(rank.clone(), matches.clone(), id);
             }
         }
     }

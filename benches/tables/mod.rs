@@ -65,7 +65,8 @@ fn build(routes: impl Iterator<Item = (String, Matches)>) -> RoutingTable {
             position: Reverse((0, 0)),
         };
         let pattern = HostPattern::parse(&host).expect("a valid host");
-        listener.hosts.entry(&pattern, Default::default).insert(rank, matches, index as u32);
+        let paths = Arc::make_mut(listener.hosts.entry(&pattern, Default::default));
+        paths.insert(rank, matches, index as u32);
         let name = RuleName::new("HTTPRoute", "apps", &name, 0);
         rules.push(Arc::new(Rule { name, backends: Backends::default(), terms: None }));
     }

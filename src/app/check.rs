@@ -3,7 +3,7 @@
 use super::counted;
 use crate::acme::{List, Wanted, asked, list};
 use crate::bindings::Bindings;
-use crate::compile::{Certificates as CompiledCertificates, Compiled, Severity, compile_after};
+use crate::compile::{Certificates as CompiledCertificates, Compiled, Kept, Severity, compile_after};
 use crate::config::{CertificateFiles, Config, Fault};
 use crate::control::unheeded;
 use crate::routing::{GatewayId, Transport};
@@ -31,7 +31,8 @@ pub fn check(file: &Path, paths: Vec<PathBuf>, dump: bool) -> anyhow::Result<Exi
     }
     let bindings: Vec<_> = served.into_iter().map(|served| served.binding).collect();
     let now = jiff::Timestamp::now().as_second();
-    let compiled = compile_after(&snapshot, &bindings, &CompiledCertificates::default().at(now));
+    let compiled =
+        compile_after(&snapshot, &bindings, &CompiledCertificates::default().at(now), Kept::default());
     let name = |id: GatewayId| bindings.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
     let listeners = |transport| {
         let ids = compiled.sockets.keys().filter(move |id| id.transport == transport);

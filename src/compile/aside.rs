@@ -7,7 +7,7 @@ use super::grants::From;
 use crate::filter::{AuthPath, AuthProtocol, Destination, ExternalAuth, Fields, Mirror, OnFailure, Share};
 use crate::resource::{self, BackendRef, HttpBackendRef, RequestMirror};
 use crate::routing::RuleName;
-use crate::upstream::{ClusterSpec, Protocol};
+use crate::upstream::{ClusterSpec, Planned, Protocol};
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the clusters of a rule's mirrors and authorizers are made.
 pub(super) struct Aside<'a, 's> {
     pub backends: &'a mut Resolver<'s>,
-    pub clusters: &'a mut Vec<ClusterSpec>,
+    pub clusters: &'a mut Vec<Planned>,
     pub findings: &'a mut Findings,
     pub from: From<'a>,
     pub rule: &'a RuleName,
@@ -97,18 +97,19 @@ impl Aside<'_, '_> {
         let (rule, number) = (self.rule, self.clusters.len());
         let id = super::rules::cluster_id(number);
         let name = format!("{rule}/{role}/{}", self.of_role(role)).into();
-        self.clusters.push(ClusterSpec {
+        self.clusters.push(Planned::New(ClusterSpec {
             name,
             backends: [backend].into(),
             connect_timeout: self.connect_timeout,
-        });
+        }));
         Ok(Destination { cluster: id, backend: 0 })
     }
 
     /// How many clusters of this role the rule has already. They were all made just now.
     fn of_role(&self, role: &str) -> usize {
         let prefix = format!("{}/{role}/", self.rule);
-        self.clusters.iter().rev().take_while(|cluster| cluster.name.starts_with(&prefix)).count()
+        let made = self.clusters.iter().rev().map_while(Planned::spec);
+        made.take_while(|cluster| cluster.name.starts_with(&prefix)).count()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::resource::{ParentRef, Snapshot};
 use std::collections::BTreeMap;
 
 /// A listener: the place of its Gateway among the bound ones, and its own there.
-pub(super) type ListenerId = (usize, usize);
+pub(super) type ListenerId = (u32, u32);
 
 /// What came of one parent.
 pub(super) struct Attachment {
@@ -43,7 +43,7 @@ pub(super) fn attach(bound: &[Bound<'_>], approach: &Approach<'_, '_>) -> Attach
         for (l, listener) in gateway.listeners.iter().enumerate().filter(|(_, listener)| meant(listener)) {
             match admit(listener, approach) {
                 Ok(hosts) => {
-                    listeners.insert((g, l), hosts);
+                    listeners.insert((number(g), number(l)), hosts);
                 }
                 // The refusal of the listener that came nearest says most.
                 Err(refused) if refusal.as_ref().is_none_or(|(step, _)| *step < refused.0) => {
@@ -59,6 +59,10 @@ pub(super) fn attach(bound: &[Bound<'_>], approach: &Approach<'_, '_>) -> Attach
         None => Verdict::no("NoMatchingParent", "it has no listener"),
     };
     Attachment { verdict, listeners }
+}
+
+fn number(place: usize) -> u32 {
+    u32::try_from(place).expect("memory ends before four thousand million listeners")
 }
 
 /// How far a route came with a listener.
@@ -90,13 +94,7 @@ fn admit(listener: &Listening<'_>, approach: &Approach<'_, '_>) -> Result<Vec<Ho
             route.namespace()
         ));
     }
-    if hostnames.is_empty() {
-        return Ok(vec![HostPattern::Any]);
-    }
-    let shared = |name: &&HostPattern| name.intersect(&listener.hostname).is_some();
-    let mut common: Vec<_> = hostnames.iter().filter(shared).cloned().collect();
-    common.sort();
-    common.dedup();
+    let common = common(hostnames.iter().cloned(), listener);
     if common.is_empty() {
         let names: Vec<String> = hostnames.iter().map(ToString::to_string).collect();
         let message =
@@ -104,6 +102,21 @@ fn admit(listener: &Listening<'_>, approach: &Approach<'_, '_>) -> Result<Vec<Ho
         return Err((Step::Hostname, Fault::new("NoMatchingListenerHostname", message)));
     }
     Ok(common)
+}
+
+/// The host names of a route that have something in common with those of a listener.
+pub(super) fn common(
+    hostnames: impl ExactSizeIterator<Item = HostPattern>,
+    listener: &Listening<'_>,
+) -> Vec<HostPattern> {
+    if hostnames.len() == 0 {
+        return vec![HostPattern::Any];
+    }
+    let shared = hostnames.filter(|name| name.intersect(&listener.hostname).is_some());
+    let mut common: Vec<_> = shared.collect();
+    common.sort();
+    common.dedup();
+    common
 }
 
 fn no_such_listener(owner: Owner<'_>, parent: &ParentRef) -> Fault {

@@ -13,7 +13,7 @@ use crate::resource::{
 use crate::routing::GatewayId;
 use crate::upstream::{self, BackendSpec, ClientCertificate, EndpointsKey, Protocol, Roots, TlsSpec};
 use foldhash::fast::RandomState;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,8 +23,6 @@ pub(super) struct Resolver<'s> {
     pub slices: Slices<'s>,
     /// All keys so far, so that equal ones are kept once.
     keys: HashSet<EndpointsKey, RandomState>,
-    /// Services that were reported to have no endpoints.
-    reported: BTreeSet<(&'s str, &'s str)>,
     pub policies: BackendTlsPolicies<'s>,
     /// The certificates that Gateways show to backends, and that `Backend`s have shown to them.
     identities: Identities<'s>,
@@ -47,7 +45,6 @@ impl<'s> Resolver<'s> {
             snapshot,
             slices: Slices::new(snapshot),
             keys: HashSet::default(),
-            reported: BTreeSet::new(),
             policies,
             identities,
             gateways: Vec::new(),
@@ -149,11 +146,7 @@ impl<'s> Resolver<'s> {
     fn report_without_endpoints(&mut self, entry: &'s Entry<Service>, findings: &mut Findings) {
         let (namespace, name) = entry.object.metadata.key();
         let external = entry.object.spec.r#type.as_deref() == Some("ExternalName");
-        if entry.place.is_some()
-            && !external
-            && self.slices.of(namespace, name).is_empty()
-            && self.reported.insert((namespace, name))
-        {
+        if entry.place.is_some() && !external && self.slices.of(namespace, name).is_empty() {
             let message = format!(
                 "no EndpointSlice has the label `kubernetes.io/service-name: {name}`, so it has no endpoints and requests get 503"
             );

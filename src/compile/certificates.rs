@@ -246,7 +246,7 @@ fn not_for(listener: &Listener, certificates: &[Arc<Certificate>]) -> Option<Fau
 
 #[cfg(test)]
 mod tests {
-    use crate::compile::{Binding, Certificates, Compiled, compile_after};
+    use crate::compile::{Binding, Certificates, Compiled, Kept, compile_after};
     use crate::resource::{Entry, Object, Place, Snapshot};
     use crate::routing::GatewayId;
     use crate::tls::TlsOptions;
@@ -289,7 +289,7 @@ mod tests {
             object: name,
             tls: TlsOptions::default(),
         }];
-        compile_after(&snapshot, &bindings, before)
+        compile_after(&snapshot, &bindings, before, Kept::default())
     }
 
     fn serials(compiled: &Compiled) -> Vec<&str> {

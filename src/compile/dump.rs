@@ -2,7 +2,7 @@
 
 use super::{
     Compiled, GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport,
-    SocketSpec, Verdict,
+    RouteVerdicts, SocketSpec, Verdict,
 };
 use crate::resource::{ParentRef, Resource};
 use crate::routing::{GatewayId, Page, dump, socket_name};
@@ -10,12 +10,12 @@ use crate::tls::{
     Carried, ClientMode, ClientValidation, Termination, TlsListener, TlsMode, TlsOptions, TlsVersion,
 };
 use crate::upstream::{
-    Address, BackendSpec, BackendTls, ClusterSpec, DnsName, EndpointsSpec, Protocol, Roots, TlsSpec,
+    Address, BackendSpec, BackendTls, ClusterSpec, DnsName, EndpointsSpec, Planned, Protocol, Roots, TlsSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Compiled {
-    /// The page. It shows no secret.
+    /// The page. It shows no secret, and of clusters those that are new.
     pub fn dump(&self) -> String {
         let mut page = Page::default();
         let gateway = |id: GatewayId| {
@@ -24,7 +24,7 @@ impl Compiled {
         };
         dump(&self.table, gateway, &mut page);
         page.open(0, "clusters");
-        self.clusters.iter().for_each(|cluster| dump_cluster(cluster, &mut page));
+        self.clusters.iter().filter_map(Planned::spec).for_each(|cluster| dump_cluster(cluster, &mut page));
         page.open(0, "endpoints");
         for (key, spec) in self.endpoints.iter().collect::<BTreeMap<_, _>>() {
             page.entry(1, &key.0, endpoints_words(spec));
@@ -228,7 +228,8 @@ fn dump_listener(report: &ListenerReport, depth: usize, page: &mut Page) {
 }
 
 fn dump_route(report: &RouteReport, page: &mut Page) {
-    let RouteReport { route, parents, resolved_refs, partially_invalid } = report;
+    let RouteReport { route, verdicts } = report;
+    let RouteVerdicts { parents, resolved_refs, partially_invalid } = &**verdicts;
     let name = route.reference();
     if parents.is_empty() {
         return page.entry(1, name, "has no parent here");

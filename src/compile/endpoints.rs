@@ -16,45 +16,48 @@ pub fn endpoints<'k>(
     snapshot: &Snapshot,
     keys: impl IntoIterator<Item = &'k EndpointsKey>,
 ) -> EndpointsSpecs {
-    of_slices(snapshot, &Slices::new(snapshot), keys)
+    of_slices(&mut Slices::new(snapshot), keys)
 }
 
 /// The same, where the slices are known by Service already.
 pub(super) fn of_slices<'k>(
-    snapshot: &Snapshot,
-    slices: &Slices<'_>,
+    slices: &mut Slices<'_>,
     keys: impl IntoIterator<Item = &'k EndpointsKey>,
 ) -> EndpointsSpecs {
     let mut endpoints = EndpointsSpecs::default();
     for key in keys {
         if !endpoints.contains_key(key) {
-            endpoints.insert(key.clone(), resolve(snapshot, slices, key));
+            endpoints.insert(key.clone(), resolve(slices, key));
         }
     }
     endpoints
 }
 
-/// EndpointSlices by the namespace and name of their Service.
-pub(super) struct Slices<'s>(ByName<'s, ByName<'s, Vec<&'s EndpointSlice>>>);
+/// EndpointSlices by the namespace and name of their Service, of the namespaces that somebody asked for.
+pub(super) struct Slices<'s> {
+    snapshot: &'s Snapshot,
+    known: HashMap<Box<str>, ByName<'s, Vec<&'s EndpointSlice>>, RandomState>,
+}
 
 type ByName<'s, T> = HashMap<&'s str, T, RandomState>;
 
 impl<'s> Slices<'s> {
     pub fn new(snapshot: &'s Snapshot) -> Self {
-        let mut namespaces: ByName<'_, ByName<'_, Vec<_>>> = HashMap::default();
-        for entry in snapshot.endpoint_slices.iter() {
-            let metadata = &entry.object.metadata;
-            if let Some(service) = metadata.labels.get(SERVICE_NAME) {
-                let services = namespaces.entry(&*metadata.namespace).or_default();
-                services.entry(service).or_default().push(&*entry.object);
-            }
-        }
-        Self(namespaces)
+        Self { snapshot, known: HashMap::default() }
     }
 
     /// The slices of a Service.
-    pub fn of(&self, namespace: &str, service: &str) -> &[&'s EndpointSlice] {
-        self.0.get(namespace).and_then(|services| services.get(service)).map_or(&[], Vec::as_slice)
+    pub fn of(&mut self, namespace: &str, service: &str) -> &[&'s EndpointSlice] {
+        if !self.known.contains_key(namespace) {
+            let mut services: ByName<'_, Vec<_>> = HashMap::default();
+            for entry in self.snapshot.endpoint_slices.in_namespace(namespace) {
+                if let Some(service) = entry.object.metadata.labels.get(SERVICE_NAME) {
+                    services.entry(service).or_default().push(&*entry.object);
+                }
+            }
+            self.known.insert(namespace.into(), services);
+        }
+        self.known.get(namespace).and_then(|services| services.get(service)).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -69,7 +72,8 @@ pub(super) fn backend_key(namespace: &str, name: &str) -> EndpointsKey {
     EndpointsKey(format!("backend/{namespace}/{name}").into())
 }
 
-fn resolve(snapshot: &Snapshot, slices: &Slices<'_>, key: &EndpointsKey) -> EndpointsSpec {
+fn resolve(slices: &mut Slices<'_>, key: &EndpointsKey) -> EndpointsSpec {
+    let snapshot = slices.snapshot;
     let parts: Vec<&str> = key.0.split('/').collect();
     let found = match parts.as_slice() {
         ["service", namespace, name, port, rest @ ..] => {

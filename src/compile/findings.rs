@@ -29,6 +29,16 @@ impl Findings {
         self.0.push(Diagnostic { severity, object, place, field, reason, message });
     }
 
+    /// Findings that were made before.
+    pub fn take_over(&mut self, findings: &[Diagnostic]) {
+        self.0.extend_from_slice(findings);
+    }
+
+    /// All findings, in the order in which they were made.
+    pub fn into_list(self) -> Vec<Diagnostic> {
+        self.0
+    }
+
     /// A finding about something that is no object of the snapshot.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.0.push(diagnostic);

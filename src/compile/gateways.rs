@@ -60,7 +60,7 @@ pub(super) struct Listening<'s> {
     /// Accepted routes.
     pub attached: u32,
     pub grpc: bool,
-    pub hosts: HostIndex<PathIndex>,
+    pub hosts: HostIndex<Arc<PathIndex>>,
     /// Rules of TLSRoutes, TCPRoutes and UDPRoutes, by their places in the table.
     pub streams: HostIndex<u32>,
 }

@@ -6,6 +6,8 @@
 //! admission ▸ gateways (certificates, frontend) ▸ policies ▸ attach ▸ rules (matches ▸ filters ▸ backends ▸ durations) ▸ table
 //! ▸ endpoints
 //! ```
+//!
+//! What became of a route is taken over from the compilation before where nothing changed on which it depends (`kept`).
 
 mod admission;
 mod aside;
@@ -23,6 +25,7 @@ mod findings;
 mod frontend;
 mod gateways;
 mod grants;
+mod kept;
 mod listener_sets;
 mod matches;
 mod namespaces;
@@ -43,22 +46,25 @@ mod trust;
 pub use crate::resource::{Diagnostic, ObjectRef, Place, Severity};
 pub use certificates::Certificates;
 pub use endpoints::endpoints;
+pub use kept::Kept;
 pub use parameters::{Parameters, of_class as class_parameters};
 pub use report::{
     GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, ReportedRoute, RouteReport,
-    Verdict,
+    RouteVerdicts, Verdict,
 };
 
 use crate::resource::Snapshot;
 use crate::routing::{GatewayId, Listener, RoutingTable, SocketId, SocketTable, StreamListener, Transport};
 use crate::tls::{Carried, Termination, TlsListener, TlsMode, TlsOptions};
-use crate::upstream::{ClientCertificate, ClusterSpec, EndpointsSpecs};
+use crate::upstream::{ClientCertificate, EndpointsSpecs, Planned};
 use backends::{Identities, Resolver};
 use findings::Findings;
 use gateways::{Bound, Family, Listening};
+use kept::{Around, Done, Former};
 use owner::Owner;
 use policies::BackendTlsPolicies;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use table::Filling;
 
 /// A gateway of `proxy.toml`, as far as it decides what is compiled for it.
@@ -77,9 +83,10 @@ pub struct Binding {
 /// What a snapshot means.
 #[derive(Debug, Default)]
 pub struct Compiled {
-    pub table: RoutingTable,
+    pub table: Arc<RoutingTable>,
     /// In the order of `routing::ClusterId`.
-    pub clusters: Vec<ClusterSpec>,
+    pub clusters: Vec<Planned>,
+    /// Those of all clusters that are new.
     pub endpoints: EndpointsSpecs,
     /// Every port that a gateway must listen on.
     pub sockets: BTreeMap<SocketId, SocketSpec>,
@@ -87,6 +94,8 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
     /// What the next compilation is given, so that it knows what was served.
     pub certificates: Certificates,
+    /// The same, so that it takes over what did not change.
+    pub kept: Kept,
     /// What became of the Gateways that bindings name, in the order of the bindings.
     pub gateways: Vec<GatewayReport>,
     /// What became of all routes: the oldest first, then by namespace and name.
@@ -110,44 +119,59 @@ pub enum SocketSpec {
 
 /// What a snapshot means for the gateways that `bindings` name, with nothing served before.
 pub fn compile(snapshot: &Snapshot, bindings: &[Binding]) -> Compiled {
-    compile_after(snapshot, bindings, &Certificates::default())
+    compile_after(snapshot, bindings, &Certificates::default(), Kept::default())
 }
 
-/// What a snapshot means, after a compilation that found `before`: a Secret that became broken keeps its last
-/// good certificate.
-pub fn compile_after(snapshot: &Snapshot, bindings: &[Binding], before: &Certificates) -> Compiled {
+/// What a snapshot means, after a compilation that found `served` and left `before`. A Secret that became broken keeps
+/// its last good certificate. All else is the same without a compilation before, and takes longer.
+pub fn compile_after(
+    snapshot: &Snapshot,
+    bindings: &[Binding],
+    served: &Certificates,
+    before: Kept,
+) -> Compiled {
     let mut findings = Findings::default();
-    let mut reader = certificates::Reader { snapshot, before, now: Certificates::default() };
+    let mut reader = certificates::Reader { snapshot, before: served, now: Certificates::default() };
     admission::check(snapshot, &mut findings);
     let mut bound = gateways::bind(snapshot, bindings, &mut reader, &mut findings);
     let policies = BackendTlsPolicies::new(snapshot, &mut findings);
     let identities = identities(snapshot, &bound, &mut reader, &mut findings);
+    let around = Around::new(snapshot, bindings, &bound, &identities);
+    let may_stay = before.around.as_ref().is_some_and(|known| known.is_same(&around));
+    let before = if may_stay { before } else { Kept::default() };
     let rules = rules::Rules {
         regexes: matches::Regexes::default(),
         backends: Resolver::new(snapshot, policies, identities),
         clusters: Vec::new(),
     };
     let mut filling = Filling::new(snapshot, &mut bound, rules);
-    let routes = routes::in_order(snapshot).iter().map(|route| filling.add(route, &mut findings)).collect();
-    let Filling { rules: compiled, table, .. } = filling;
-    let keys =
-        compiled.clusters.iter().flat_map(|cluster| &cluster.backends).map(|backend| &backend.endpoints);
-    let endpoints = endpoints::of_slices(snapshot, &compiled.backends.slices, keys);
+    let mut former = Former::new(before.routes);
+    for route in routes::in_order(snapshot) {
+        filling.add(route, former.find(&route), &before.table, &mut findings);
+    }
+    former.gone().for_each(|gone| filling.touch(&gone));
+    filling.index(&before.table);
+    let Filling { rules: mut compiled, table, done, .. } = filling;
+    let new = compiled.clusters.iter().filter_map(Planned::spec);
+    let keys = new.flat_map(|cluster| &cluster.backends).map(|backend| &backend.endpoints);
+    let endpoints = endpoints::of_slices(&mut compiled.backends.slices, keys);
     let names = bound.iter().map(|bound| bound.entry.object.metadata.key());
     let names: Vec<_> = names.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect();
     let policies = compiled.backends.policies.report(&names);
     let gateways = bound.iter().map(|bound| report(snapshot, bound, &mut findings)).collect();
-    let (sockets, tables) = sockets(bound);
+    let (sockets, tables) = sockets(bound, &before.table);
+    let table = Arc::new(RoutingTable::new(tables, table));
     Compiled {
-        table: RoutingTable::new(tables, table),
+        table: Arc::clone(&table),
         clusters: compiled.clusters,
         endpoints,
         sockets,
         diagnostics: findings.sorted(&snapshot.diagnostics),
         certificates: reader.now,
         gateways,
-        routes,
+        routes: done.iter().map(Done::report).collect(),
         policies,
+        kept: Kept { around: Some(around), routes: done, table },
     }
 }
 
@@ -177,15 +201,21 @@ fn identities<'s>(
     identities
 }
 
-/// The sockets of all gateways with the listeners that share them.
-fn sockets(bound: Vec<Bound<'_>>) -> (BTreeMap<SocketId, SocketSpec>, Vec<(SocketId, SocketTable)>) {
+/// The sockets of all gateways with the listeners that share them. `before` has the paths of host names that nobody
+/// touched.
+fn sockets(
+    bound: Vec<Bound<'_>>,
+    before: &RoutingTable,
+) -> (BTreeMap<SocketId, SocketSpec>, Vec<(SocketId, SocketTable)>) {
     let mut sockets = BTreeMap::new();
     let mut tables: BTreeMap<SocketId, SocketTable> = BTreeMap::new();
-    for Bound { binding, listeners, .. } in bound {
-        for listening in listeners.into_iter().filter(|listening| listening.accepted.holds) {
-            let Some(family) = listening.family() else { continue };
-            let transport = if family == Family::Udp { Transport::Udp } else { Transport::Tcp };
-            let id = SocketId { gateway: binding.id, port: listening.written.port, transport };
+    for mut bound in bound {
+        for mut listening in std::mem::take(&mut bound.listeners) {
+            let (Some(family), Some(id)) = (listening.family(), socket_id(&bound, &listening)) else {
+                continue;
+            };
+            let made = std::mem::take(&mut listening.hosts);
+            listening.hosts = kept::merged(kept::paths(before, &bound, &listening), made);
             let name = name(&listening);
             let mode = (family == Family::Tls).then(|| tls_mode(&listening));
             let table = tables.entry(id).or_default();
@@ -222,6 +252,13 @@ fn tls_mode(listening: &Listening<'_>) -> TlsMode {
         options: listening.options.clone(),
         carried: if listening.speaks_http() { Carried::Http } else { Carried::Bytes },
     })
+}
+
+/// Where a listener is served; `None` where it is not.
+fn socket_id(bound: &Bound<'_>, listening: &Listening<'_>) -> Option<SocketId> {
+    let family = listening.family().filter(|_| listening.accepted.holds)?;
+    let transport = if family == Family::Udp { Transport::Udp } else { Transport::Tcp };
+    Some(SocketId { gateway: bound.binding.id, port: listening.written.port, transport })
 }
 
 /// `namespace/gateway/listener`, or `ListenerSet namespace/set/listener`.

@@ -87,11 +87,17 @@ pub struct ListenerReport {
 #[derive(Debug, Clone)]
 pub struct RouteReport {
     pub route: ReportedRoute,
+    pub verdicts: Arc<RouteVerdicts>,
+}
+
+/// The conditions of a route. Nearly all routes have the same ones, and share them.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct RouteVerdicts {
     /// One for each of its parents that is a Gateway of ours.
     pub parents: Box<[ParentReport]>,
     pub resolved_refs: Verdict,
     /// Set when some of its rules are not served as written.
-    pub partially_invalid: Option<Box<Verdict>>,
+    pub partially_invalid: Option<Verdict>,
 }
 
 /// The route that a report is about, as it was when it was compiled.
@@ -103,6 +109,9 @@ pub enum ReportedRoute {
     Tcp(Arc<TcpRoute>),
     Udp(Arc<UdpRoute>),
 }
+
+/// What the order of routes is by: age, namespace and name, and the number of the kind.
+pub(super) type Order<'r> = (i64, (&'r str, &'r str), u8);
 
 /// The same for a route of any kind.
 macro_rules! of_every_kind {
@@ -123,9 +132,32 @@ impl ReportedRoute {
         of_every_kind!(self, route => route.reference())
     }
 
+    /// Its place in the order of routes.
+    pub(super) fn order(&self) -> Order<'_> {
+        let number = match self {
+            Self::Http(_) => 0,
+            Self::Grpc(_) => 1,
+            Self::Tls(_) => 2,
+            Self::Tcp(_) => 3,
+            Self::Udp(_) => 4,
+        };
+        let metadata = of_every_kind!(self, route => &route.metadata);
+        (metadata.creation_timestamp, metadata.key(), number)
+    }
+
     /// `metadata.generation`.
     pub fn generation(&self) -> Option<i64> {
         of_every_kind!(self, route => route.metadata.generation())
+    }
+
+    /// `spec.hostnames`.
+    pub fn hostnames(&self) -> &[Box<str>] {
+        match self {
+            Self::Http(route) => &route.spec.hostnames,
+            Self::Grpc(route) => &route.spec.hostnames,
+            Self::Tls(route) => &route.spec.hostnames,
+            Self::Tcp(_) | Self::Udp(_) => &[],
+        }
     }
 
     /// `spec.parentRefs`.
@@ -149,7 +181,7 @@ pub struct PolicyReport {
 }
 
 /// What became of a route at one parent.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ParentReport {
     /// The parent's place in `spec.parentRefs`.
     pub place: usize,

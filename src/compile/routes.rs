@@ -3,11 +3,11 @@
 use super::findings::{Fault, Findings};
 use super::report::ReportedRoute;
 use crate::resource::{
-    Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef,
+    Entry, GrpcRoute, GrpcRule, HttpBackendRef, HttpFilter, HttpRoute, HttpRule, Metadata, ParentRef, Place,
     Resource, Retry, SessionPersistence, Severity, Snapshot, StreamRule, TcpRoute, Timeouts, TlsRoute,
     UdpRoute,
 };
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// The rule of an HTTPRoute that has none, as the API server would write it.
 static DEFAULT_RULE: LazyLock<HttpRule> = LazyLock::new(HttpRule::default);
@@ -60,7 +60,9 @@ pub(super) fn in_order(snapshot: &Snapshot) -> Vec<Written<'_>> {
     routes.extend(snapshot.tls_routes.iter().map(Written::Tls));
     routes.extend(snapshot.tcp_routes.iter().map(Written::Tcp));
     routes.extend(snapshot.udp_routes.iter().map(Written::Udp));
-    routes.sort_by(|a, b| (a.age(), a.metadata().key()).cmp(&(b.age(), b.metadata().key())));
+    // Each kind is sorted by name already, and equal names stay in the order of kinds.
+    routes.sort_by(|a, b| a.metadata().key().cmp(&b.metadata().key()));
+    routes.sort_by_cached_key(Written::age);
     routes
 }
 
@@ -76,6 +78,24 @@ impl<'s> Written<'s> {
     /// `creationTimestamp` in seconds; 0 where there is none.
     pub fn age(&self) -> i64 {
         self.metadata().creation_timestamp
+    }
+
+    /// Whether this is the very same object at the same place.
+    pub fn is_same(&self, route: &ReportedRoute, place: Option<&Place>) -> bool {
+        let same = match (self, route) {
+            (Self::Http(entry), ReportedRoute::Http(route)) => Arc::ptr_eq(&entry.object, route),
+            (Self::Grpc(entry), ReportedRoute::Grpc(route)) => Arc::ptr_eq(&entry.object, route),
+            (Self::Tls(entry), ReportedRoute::Tls(route)) => Arc::ptr_eq(&entry.object, route),
+            (Self::Tcp(entry), ReportedRoute::Tcp(route)) => Arc::ptr_eq(&entry.object, route),
+            (Self::Udp(entry), ReportedRoute::Udp(route)) => Arc::ptr_eq(&entry.object, route),
+            _ => false,
+        };
+        same && of_every_kind!(self, entry => entry.place.as_ref()) == place
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> Option<Place> {
+        of_every_kind!(self, entry => entry.place.clone())
     }
 
     pub fn kind(&self) -> &'static str {

@@ -14,7 +14,7 @@ use crate::filter::{Filters, HostEdit, Rewrite};
 use crate::reply::Reply;
 use crate::resource::Severity;
 use crate::routing::{Backend, Backends, ClusterId, PathMatch, Rule, RuleName, Terms};
-use crate::upstream::ClusterSpec;
+use crate::upstream::{ClusterSpec, Planned};
 use http::HeaderValue;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) struct Rules<'s> {
     pub regexes: Regexes,
     pub backends: Resolver<'s>,
     /// In the order of `routing::ClusterId`.
-    pub clusters: Vec<ClusterSpec>,
+    pub clusters: Vec<Planned>,
 }
 
 /// What came of the rules of one route.
@@ -84,6 +84,12 @@ impl<'s> Rules<'s> {
             }
         }
         outcome
+    }
+
+    /// The indexes and matches of all rules of a route that are compiled.
+    pub fn ranked(&mut self, route: &Written<'s>) -> Vec<(usize, Vec<Ranked>)> {
+        let rules = route.rules().into_iter();
+        rules.filter_map(|rule| Some((rule.index, self.matches(&rule, route.namespace()).ok()?))).collect()
     }
 
     /// The matches of a rule, with what its filters ask of requests besides.
@@ -215,11 +221,11 @@ impl<'s> Rules<'s> {
 
     fn cluster(&mut self, name: &RuleName, backends: Vec<crate::upstream::BackendSpec>) -> ClusterId {
         let id = cluster_id(self.clusters.len());
-        self.clusters.push(ClusterSpec {
+        self.clusters.push(Planned::New(ClusterSpec {
             name: name.text().clone(),
             backends: backends.into(),
             connect_timeout: CONNECT_TIMEOUT,
-        });
+        }));
         id
     }
 

@@ -18,21 +18,21 @@ pub use sockets::Opened;
 
 use crate::bindings::{Bindings, Served};
 use crate::compile::{
-    Binding, Certificates, Compiled, Diagnostic, GatewayReport, Parameters, PolicyReport, RouteReport,
+    Binding, Certificates, Compiled, Diagnostic, GatewayReport, Kept, Parameters, PolicyReport, RouteReport,
     Severity, SocketSpec, compile_after, endpoints,
 };
 use crate::config::{Config, ConfigError, Drain};
 use crate::listener::Workers;
 use crate::live::{Live, Revision};
 use crate::proxy::{Gateway, Habits};
-use crate::routing::{RoutingTable, SocketId, Transport};
+use crate::routing::{SocketId, Transport};
 use crate::source::{Change, Here, ObjectRef, Records, Snapshot, Source};
 use crate::status::{Publication, Publisher, reported};
 use crate::telemetry::{Carrier, Observer, Registry, Revised, give_back};
 use crate::tls::{
     Carried, Certificate, Termination, TicketKeys, TlsListener, TlsMode, TlsOptions, TlsShared, TlsSocket,
 };
-use crate::upstream::{Clusters, EndpointsKey};
+use crate::upstream::Clusters;
 use observing::Watching;
 use sockets::{Sockets, Wanted};
 use std::collections::BTreeMap;
@@ -65,11 +65,11 @@ pub struct Control {
     clusters: Clusters,
     tls: TlsShared,
     certificates: Certificates,
+    /// What the last compilation left for the next one.
+    kept: Kept,
     /// The last one, to compile again when time alone changes what it means.
     snapshot: Snapshot,
     sockets: Sockets,
-    /// The endpoint sets of the revision that is live.
-    endpoints: Vec<EndpointsKey>,
     told: Told,
     watching: Watching,
     here: Here,
@@ -106,10 +106,9 @@ impl Control {
             live,
             registry,
             clusters,
-
             certificates: Certificates::default(),
+            kept: Kept::default(),
             snapshot: Snapshot::default(),
-            endpoints: Vec::new(),
             told: Told::default(),
             watching: Watching::default(),
             number: 0,
@@ -190,6 +189,7 @@ impl Control {
     /// Time alone changed something: a certificate became valid or expired, or a port may be free now.
     fn look_again(&mut self) {
         if std::mem::take(&mut self.cluttered) {
+            self.clusters.sweep();
             give_back();
         }
         if self.certificates.next_change().is_some_and(|date| date <= unix_time()) {
@@ -204,14 +204,22 @@ impl Control {
         let compiled = self.compile(&snapshot);
         let reports = self.install(compiled, began);
         info!("revision {} is live after {:.1?}", self.number, began.elapsed());
+        if !snapshot.endpoint_slices.is_same(&self.snapshot.endpoint_slices) {
+            self.update_endpoints(&snapshot);
+        }
         let failed = self.open_missing();
         self.publish(snapshot, reports, &failed);
     }
 
     /// Endpoints come and go far more often than routes do, and need no new revision.
     fn follow_endpoints(&mut self, snapshot: Snapshot) {
-        self.clusters.update_endpoints(endpoints(&snapshot, &self.endpoints));
+        self.update_endpoints(&snapshot);
         self.snapshot = snapshot;
+    }
+
+    fn update_endpoints(&mut self, snapshot: &Snapshot) {
+        let endpoints = endpoints(snapshot, self.clusters.endpoints());
+        self.clusters.update_endpoints(endpoints);
     }
 
     /// Tries again to open what could not be opened.
@@ -261,7 +269,9 @@ impl Control {
         }
         let bindings: Vec<Binding> = self.served.iter().map(|served| served.binding.clone()).collect();
         let before = std::mem::take(&mut self.certificates).at(unix_time());
-        let mut compiled = compile_after(snapshot, &bindings, &before);
+        let kept = std::mem::take(&mut self.kept);
+        let mut compiled = compile_after(snapshot, &bindings, &before, kept);
+        self.kept = std::mem::take(&mut compiled.kept);
         compiled.diagnostics.extend(self.share_ticket_keys(snapshot));
         if self.config.source.kubernetes.is_some() {
             // In a cluster, a Gateway that is not ours is somebody else's.
@@ -282,11 +292,11 @@ impl Control {
             sockets,
             diagnostics,
             certificates: _,
+            kept: _,
             gateways,
             routes,
             policies,
         } = compiled;
-        self.endpoints = endpoints.keys().cloned().collect();
         let clusters = self.clusters.reconcile(clusters, endpoints);
         let mut tls = Vec::new();
         let mut wanted = BTreeMap::new();
@@ -305,16 +315,16 @@ impl Control {
             number,
             installed: Instant::now(),
             compile: began.elapsed(),
-            clusters: clusters.clone(),
+            clusters: Arc::clone(&clusters),
             routes: routes.len(),
             errors,
             warnings: diagnostics.len() - errors,
-            exposed: self.exposed(&table),
-            rules: named_rules(&table),
+            table: Arc::clone(&table),
             gateways: self.served.iter().map(|one| (one.binding.id.0, one.binding.name.clone())).collect(),
         });
         let observers = self.watching.observers(&gateways);
         self.live.install(Revision { number, table, clusters, tls, observers });
+        self.clusters.sweep();
         self.cluttered = true;
         let drain = drain(self.config.drain, &gateways);
         self.drain.send_if_modified(|before| std::mem::replace(before, drain) != drain);
@@ -354,12 +364,6 @@ impl Control {
         served.map(|served| served.binding.tls.clone()).unwrap_or_default()
     }
 
-    /// Gateways by name, each with a host that it serves.
-    fn exposed(&self, table: &RoutingTable) -> Vec<(String, String)> {
-        let hosts = table.exposed().into_iter();
-        hosts.map(|(gateway, host)| (self.sockets.name(gateway).to_owned(), host.to_string())).collect()
-    }
-
     /// A socket of which nothing is known but where it is; `None` for a Gateway that has no place to listen.
     fn wanted(&mut self, id: SocketId) -> Option<Wanted> {
         let served = self.served.iter().find(|served| served.binding.id == id.gateway)?;
@@ -369,12 +373,6 @@ impl Control {
         let wanted = Wanted { addresses, proxy_protocol, ..Wanted::default() };
         (!wanted.addresses.is_empty()).then_some(wanted)
     }
-}
-
-/// Rules that their users gave a name, with that of their cluster.
-fn named_rules(table: &RoutingTable) -> Vec<(String, String)> {
-    let rules = table.rules().iter();
-    rules.filter_map(|rule| Some((rule.name.to_string(), rule.own_name()?.to_owned()))).collect()
 }
 
 /// Seconds since 1970.

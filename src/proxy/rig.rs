@@ -12,7 +12,7 @@ use crate::routing::{
 use crate::telemetry::{HttpStats, Observers};
 use crate::upstream::{
     Address, BackendSpec, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec, EndpointsSpecs,
-    Protocol, Resolver,
+    Planned, Protocol, Resolver,
 };
 use crate::wire::Wire;
 use std::cell::{OnceCell, RefCell};
@@ -194,10 +194,10 @@ impl Rig {
         change(&mut rule);
         let (spec, endpoints) = cluster(backends);
         let resolver = Resolver::from_system().expect("a resolver");
-        let clusters = Clusters::new(resolver).reconcile(vec![spec], endpoints);
+        let clusters = Clusters::new(resolver).reconcile(vec![Planned::New(spec)], endpoints);
         let live = Arc::new(Live::default());
         let observers = Observers::default();
-        live.install(Revision { number: 1, table: table(rule), clusters, tls: Vec::new(), observers });
+        live.install(Revision { number: 1, table: table(rule).into(), clusters, tls: Vec::new(), observers });
         let limits = Limits::default();
         let (shutdown, told) = watch::channel(false);
         let gateway = Gateway {
@@ -304,7 +304,7 @@ fn table(rule: Rule) -> RoutingTable {
     let mut paths = PathIndex::default();
     paths.insert(rank, everything, 0);
     let mut hosts = HostIndex::default();
-    hosts.entry(&HostPattern::Any, || paths);
+    hosts.entry(&HostPattern::Any, || Arc::new(paths));
     let mut socket = SocketTable::default();
     socket.insert(&HostPattern::Any, Listener { name: String::new(), grpc: false, hosts });
     let id = SocketId { gateway: GatewayId(0), port: 80, transport: Transport::Tcp };

@@ -70,6 +70,19 @@ impl Snapshot {
         snapshot
     }
 
+    /// The same without routes, and without what is wrong with objects.
+    pub fn without_routes(&self) -> Self {
+        Self {
+            http_routes: Objects::default(),
+            grpc_routes: Objects::default(),
+            tls_routes: Objects::default(),
+            tcp_routes: Objects::default(),
+            udp_routes: Objects::default(),
+            diagnostics: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// Whether there is nothing at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

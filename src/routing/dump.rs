@@ -12,6 +12,7 @@ use super::{
 use crate::host::HostPattern;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 /// A page of YAML, written line by line.
 #[derive(Debug, Default)]
@@ -99,7 +100,7 @@ fn dump_socket(table: &RoutingTable, socket: &SocketTable, page: &mut Page) {
     for (pattern, place) in hosts {
         let Listener { name, grpc, hosts } = &socket.listeners()[place];
         page.open(2, format!("{name} for {pattern}{}", if *grpc { " (gRPC)" } else { "" }));
-        let sorted: BTreeMap<HostPattern, &PathIndex> = hosts.iter().collect();
+        let sorted: BTreeMap<HostPattern, &Arc<PathIndex>> = hosts.iter().collect();
         for (host, paths) in sorted {
             page.open(3, host);
             for (matches, rule) in paths.iter() {

@@ -85,6 +85,11 @@ impl PathIndex {
         pending.push((rank, matches, rule));
     }
 
+    /// Whether something was inserted and is not sealed yet.
+    pub fn is_open(&self) -> bool {
+        self.rest.as_deref().is_some_and(|rest| !rest.pending.is_empty())
+    }
+
     /// Sorts what was inserted by rank, the greatest first. An index is sealed once, when it is complete.
     pub fn seal(&mut self) {
         let Some(rest) = self.rest.take() else { return };

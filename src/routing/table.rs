@@ -73,7 +73,7 @@ pub struct Listener {
     pub grpc: bool,
     /// By the host names of routes as they are written, which may be wider than the listener's: the more specific
     /// one goes first also where both cover all that the listener serves.
-    pub hosts: HostIndex<PathIndex>,
+    pub hosts: HostIndex<Arc<PathIndex>>,
 }
 
 /// A listener of the Gateway API that carries connections or datagrams to backends as they are.
@@ -90,7 +90,9 @@ impl RoutingTable {
     pub fn new(mut sockets: Vec<(SocketId, SocketTable)>, rules: Vec<Arc<Rule>>) -> Self {
         sockets.sort_by_key(|(id, _)| *id);
         for (_, socket) in &mut sockets {
-            socket.listeners.iter_mut().flat_map(|l| l.hosts.values_mut()).for_each(PathIndex::seal);
+            // Those that are sealed may be shared with another table.
+            let paths = socket.listeners.iter_mut().flat_map(|listener| listener.hosts.values_mut());
+            paths.filter(|paths| paths.is_open()).for_each(|paths| Arc::make_mut(paths).seal());
         }
         Self { sockets, rules }
     }

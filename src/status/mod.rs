@@ -27,7 +27,8 @@ pub use publication::{Publication, Publisher};
 pub use publish::Writing;
 
 use crate::compile::{
-    GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport, Verdict,
+    GatewayReport, ListenerReport, ListenerSetReport, ParentReport, PolicyReport, RouteReport, RouteVerdicts,
+    Verdict,
 };
 use crate::resource::GATEWAY_GROUP;
 use condition::conditions;
@@ -123,11 +124,12 @@ fn listener(report: &ListenerReport, generation: Option<i64>) -> ListenerStatus 
 /// The entries of a route's status that are ours, one for each parent that is; those of other controllers are
 /// for the writer to keep.
 pub fn route(report: &RouteReport, controller: &str) -> RouteStatus {
-    let RouteReport { route, parents, resolved_refs, partially_invalid } = report;
+    let RouteReport { route, verdicts } = report;
+    let RouteVerdicts { parents, resolved_refs, partially_invalid } = &**verdicts;
     let parent = |ParentReport { place, accepted }: &ParentReport| {
         let always = [("Accepted", accepted), ("ResolvedRefs", resolved_refs)];
         // This one exists only when it is true.
-        let partial = partially_invalid.as_deref().filter(|_| accepted.holds);
+        let partial = partially_invalid.as_ref().filter(|_| accepted.holds);
         let partial = partial.map(|verdict| ("PartiallyInvalid", verdict));
         ParentStatus {
             parent_ref: route.parent_refs()[*place].clone(),

@@ -372,15 +372,10 @@ impl Subject<'_> {
 
 /// All that a route's status is made of, as a hash.
 fn of_route(report: &RouteReport) -> u64 {
-    let RouteReport { route, parents, resolved_refs, partially_invalid } = report;
-    let references = parents.iter().map(|parent| &route.parent_refs()[parent.place]).collect::<Vec<_>>();
-    FixedState::default().hash_one((
-        route.generation(),
-        references,
-        parents,
-        resolved_refs,
-        partially_invalid,
-    ))
+    let RouteReport { route, verdicts } = report;
+    let references =
+        verdicts.parents.iter().map(|parent| &route.parent_refs()[parent.place]).collect::<Vec<_>>();
+    FixedState::default().hash_one((route.generation(), references, verdicts))
 }
 
 fn current(record: &Record) -> Value {

@@ -59,9 +59,14 @@ impl Changes {
         self.compiling.record(now.compile);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.revised_at_ms.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        // Nearly all stay where they are.
+        let known = |clusters: &[Arc<Cluster>], (place, cluster): &(usize, &Arc<Cluster>)| {
+            clusters.get(*place).is_some_and(|known| Arc::ptr_eq(known, cluster))
+        };
+        let others = before.clusters.iter().enumerate().filter(|one| !known(&now.clusters, one));
         let mut gone: HashMap<&str, &Arc<Cluster>> =
-            before.clusters.iter().map(|cluster| (cluster.name(), cluster)).collect();
-        for cluster in &now.clusters {
+            others.map(|(_, cluster)| (cluster.name(), cluster)).collect();
+        for (_, cluster) in now.clusters.iter().enumerate().filter(|one| !known(&before.clusters, one)) {
             match gone.remove(cluster.name()) {
                 None => self.clusters_added.inc(),
                 Some(same) if Arc::ptr_eq(same, cluster) => {}

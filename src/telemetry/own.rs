@@ -66,20 +66,20 @@ impl Own {
             }
             "trigate_gateway_socket" => self.sockets(),
             "trigate_host_exposed" => {
-                let shown = revised.exposed.iter().take(MOST_HOSTS);
-                shown.map(|(gateway, host)| (vec![gateway.clone(), host.clone()], 1.0)).collect()
+                let shown = revised.exposed().into_iter().take(MOST_HOSTS);
+                shown.map(|(gateway, host)| (vec![gateway.to_owned(), host], 1.0)).collect()
             }
             "trigate_hosts" => {
                 let mut hosts = BTreeMap::<&str, u32>::new();
-                revised.exposed.iter().for_each(|(gateway, _)| *hosts.entry(gateway).or_default() += 1);
+                revised.exposed().iter().for_each(|(gateway, _)| *hosts.entry(gateway).or_default() += 1);
                 hosts.into_iter().map(|(gateway, count)| labelled(gateway, f64::from(count))).collect()
             }
             "trigate_revision" => one(revised.number as f64),
             "trigate_revision_age_seconds" => one(revised.installed.elapsed().as_secs_f64()),
             "trigate_routes" => one(revised.routes as f64),
             "trigate_rule_name" => {
-                let shown = revised.rules.iter().take(MOST_RULES);
-                shown.map(|(cluster, rule)| (vec![cluster.clone(), rule.clone()], 1.0)).collect()
+                let shown = revised.named_rules().take(MOST_RULES);
+                shown.map(|(rule, name)| (vec![rule.name.to_string(), name.to_owned()], 1.0)).collect()
             }
             _ => Vec::new(),
         }

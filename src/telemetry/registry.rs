@@ -17,6 +17,7 @@ use super::rows::{write_clusters, write_sockets};
 use super::section::{Names, Section, Selection, Sink};
 use super::server::{Server, State};
 use super::stat_list::StatList;
+use crate::routing::{RoutingTable, Rule};
 use crate::tls::Certificate;
 use crate::upstream::Cluster;
 use arc_swap::ArcSwap;
@@ -36,17 +37,14 @@ pub struct Revised {
     pub installed: Instant,
     /// From the snapshot to the revision.
     pub compile: Duration,
-    pub clusters: Vec<Arc<Cluster>>,
+    pub clusters: Arc<[Arc<Cluster>]>,
     /// How many routes the table is made of.
     pub routes: usize,
     /// How many diagnostics are errors.
     pub errors: usize,
     /// How many are warnings.
     pub warnings: usize,
-    /// Gateways by name, each with a host that it serves.
-    pub exposed: Vec<(String, String)>,
-    /// Rules that have a name: that of their cluster, and their own.
-    pub rules: Vec<(String, String)>,
+    pub table: Arc<RoutingTable>,
     /// The names of gateways, by their numbers.
     pub gateways: BTreeMap<u16, String>,
 }
@@ -58,14 +56,25 @@ impl Revised {
             number: 0,
             installed: Instant::now(),
             compile: Duration::ZERO,
-            clusters: Vec::new(),
+            clusters: Arc::default(),
             routes: 0,
             errors: 0,
             warnings: 0,
-            exposed: Vec::new(),
-            rules: Vec::new(),
+            table: Arc::default(),
             gateways: BTreeMap::new(),
         }
+    }
+
+    /// Gateways by name, each with a host that it serves.
+    pub fn exposed(&self) -> Vec<(&str, String)> {
+        let hosts = self.table.exposed().into_iter();
+        let named = hosts.filter_map(|(gateway, host)| Some((self.gateways.get(&gateway.0)?.as_str(), host)));
+        named.map(|(gateway, host)| (gateway, host.to_string())).collect()
+    }
+
+    /// Rules that have a name: that of their cluster, and their own.
+    pub fn named_rules(&self) -> impl Iterator<Item = (&Rule, &str)> {
+        self.table.rules().iter().filter_map(|rule| Some((&**rule, rule.own_name()?)))
     }
 }
 

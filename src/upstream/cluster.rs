@@ -4,12 +4,11 @@ use super::client_tls::{ClientTls, ClientTlsError};
 use super::endpoint::EndpointSet;
 use super::resolve::Resolver;
 use super::{
-    BackendSpec, ClusterSpec, ClusterStats, EndpointsKey, EndpointsSpec, EndpointsSpecs, Protocol, TlsSpec,
+    BackendSpec, ClusterSpec, ClusterStats, EndpointsKey, EndpointsSpec, EndpointsSpecs, Planned, Protocol,
+    TlsSpec,
 };
 use foldhash::fast::RandomState;
-use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -138,34 +137,11 @@ impl Cluster {
 #[derive(Debug)]
 pub struct Clusters {
     resolver: Resolver,
-    clusters: HashSet<ByName, RandomState>,
+    /// In the order of the last plan.
+    clusters: Arc<[Arc<Cluster>]>,
     endpoints: HashMap<EndpointsKey, Running, RandomState>,
     channels: HashMap<(Protocol, Option<Arc<TlsSpec>>), Arc<Channel>>,
 }
-
-/// A cluster in a set of clusters, which knows it by its name.
-#[derive(Debug)]
-struct ByName(Arc<Cluster>);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        &self.0.name
-    }
-}
-
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.hash(state);
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-
-impl Eq for ByName {}
 
 #[derive(Debug)]
 struct Running {
@@ -184,35 +160,44 @@ impl Drop for Running {
 impl Clusters {
     /// No clusters yet. Tasks that resolve names run on the calling runtime.
     pub fn new(resolver: Resolver) -> Self {
-        Self {
-            resolver,
-            clusters: HashSet::default(),
-            endpoints: HashMap::default(),
-            channels: HashMap::new(),
-        }
+        Self { resolver, clusters: Arc::default(), endpoints: HashMap::default(), channels: HashMap::new() }
     }
 
-    /// Makes what is running what it should be, and returns the clusters in the order of their specs. What did
-    /// not change keeps its connections, its counters and its state.
-    #[expect(clippy::mutable_key_type, reason = "nothing changes a cluster's name")]
-    pub fn reconcile(&mut self, specs: Vec<ClusterSpec>, endpoints: EndpointsSpecs) -> Vec<Arc<Cluster>> {
-        self.endpoints.retain(|key, _| endpoints.contains_key(key));
+    /// Makes what is running what it should be, and returns the clusters in the order of the plan. What did not change
+    /// keeps its connections, its counters and its state. `endpoints` has the sets of all clusters that are new.
+    pub fn reconcile(&mut self, plan: Vec<Planned>, endpoints: EndpointsSpecs) -> Arc<[Arc<Cluster>]> {
         self.update_endpoints(endpoints);
-        let mut old = std::mem::take(&mut self.clusters);
-        let clusters: Vec<_> = specs
-            .into_iter()
-            .map(|spec| {
-                let new = self.cluster(spec);
-                match old.take(&*new.name) {
-                    Some(ByName(same)) if same.is_as(&new) => same,
-                    Some(ByName(old)) => Arc::new(Cluster { stats: Arc::clone(&old.stats), ..new }),
-                    None => Arc::new(new),
+        let before = Arc::clone(&self.clusters);
+        let stays = |place: usize| matches!(plan.get(place), Some(Planned::Same));
+        let others = before.iter().enumerate().filter(|(place, _)| !stays(*place));
+        let mut old: HashMap<&str, &Arc<Cluster>> = others.map(|(_, old)| (old.name(), old)).collect();
+        let mut clusters = Vec::with_capacity(plan.len());
+        for (place, planned) in plan.into_iter().enumerate() {
+            clusters.push(match planned {
+                Planned::Same => Arc::clone(&before[place]),
+                Planned::New(spec) => {
+                    let new = self.cluster(spec);
+                    match old.remove(&*new.name) {
+                        Some(same) if same.is_as(&new) => Arc::clone(same),
+                        Some(old) => Arc::new(Cluster { stats: Arc::clone(&old.stats), ..new }),
+                        None => Arc::new(new),
+                    }
                 }
-            })
-            .collect();
-        self.clusters = clusters.iter().map(|cluster| ByName(Arc::clone(cluster))).collect();
+            });
+        }
+        self.clusters = clusters.into();
+        Arc::clone(&self.clusters)
+    }
+
+    /// Lets go of what no cluster uses any more, once no revision has the clusters that did.
+    pub fn sweep(&mut self) {
+        self.endpoints.retain(|_, running| Arc::strong_count(&running.set) > 1);
         self.channels.retain(|_, channel| Arc::strong_count(channel) > 1);
-        clusters
+    }
+
+    /// The sets of endpoints that there are.
+    pub fn endpoints(&self) -> impl Iterator<Item = &EndpointsKey> {
+        self.endpoints.keys()
     }
 
     /// Takes over new endpoints of sets that there are; routes and clusters stay.

@@ -22,6 +22,6 @@ pub use resolve::Resolver;
 pub use session::{Event, Upstream, UpstreamError};
 pub use spec::{
     Address, BackendSpec, BackendTls, ClientCertificate, ClusterSpec, DnsName, EndpointSpec, EndpointsKey,
-    EndpointsSpec, EndpointsSpecs, Protocol, Roots, SubjectAltName, TlsSpec,
+    EndpointsSpec, EndpointsSpecs, Planned, Protocol, Roots, SubjectAltName, TlsSpec,
 };
 pub use stats::{Closed, ClusterShard, ClusterStats, ClusterTlsTotals, ClusterTotals, Pending};

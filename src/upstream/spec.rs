@@ -21,6 +21,24 @@ pub struct ClusterSpec {
     pub connect_timeout: Duration,
 }
 
+/// What a cluster should be, where there may be one at its place in the list of all already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    New(ClusterSpec),
+    /// The one that is there stays.
+    Same,
+}
+
+impl Planned {
+    /// The spec of one that is new.
+    pub fn spec(&self) -> Option<&ClusterSpec> {
+        match self {
+            Self::New(spec) => Some(spec),
+            Self::Same => None,
+        }
+    }
+}
+
 /// One backend of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendSpec {

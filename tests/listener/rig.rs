@@ -13,7 +13,7 @@ use trigate::host::HostPattern;
 use trigate::listener::{SocketOptions, Workers};
 use trigate::live::{Live, Revision};
 use trigate::proxy::{Connection, Gateway, Habits};
-use trigate::routing::{GatewayId, RoutingTable, SocketId, Transport};
+use trigate::routing::{GatewayId, SocketId, Transport};
 use trigate::telemetry::{HttpStats, ListenerStats, Observers};
 use trigate::tls::{Certificate, TlsListener, TlsMode, TlsShared, TlsSocket};
 use trigate::wire::Wire;
@@ -100,8 +100,8 @@ impl Rig {
         let socket = TlsSocket::build(&listeners, &self.shared);
         self.live.install(Revision {
             number: 1,
-            table: RoutingTable::default(),
-            clusters: Vec::new(),
+            table: Arc::default(),
+            clusters: Arc::default(),
             tls: vec![(SOCKET, Arc::new(socket))],
             observers: Observers::default(),
         });

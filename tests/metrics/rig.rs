@@ -4,33 +4,37 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use trigate::host::HostPattern;
 use trigate::reply::Reply;
+use trigate::routing::{
+    Backends, GatewayId, Listener, RoutingTable, Rule, RuleName, SocketId, SocketTable, Terms, Transport,
+};
 use trigate::stats::Agreed;
 use trigate::telemetry::{Carrier, HttpStats, ListenerStats, Registry, Revised, Server, Socket};
 use trigate::tls::Certificate;
 use trigate::upstream::{
     Address, BackendSpec, Closed, Cluster, ClusterSpec, Clusters, EndpointSpec, EndpointsKey, EndpointsSpec,
-    Protocol, Resolver, Roots, TlsSpec,
+    Planned, Protocol, Resolver, Roots, TlsSpec,
 };
 
 /// This many clusters with two endpoints each, none of which saw traffic.
-pub fn clusters(count: usize) -> Vec<Arc<Cluster>> {
+pub fn clusters(count: usize) -> Arc<[Arc<Cluster>]> {
     clusters_over(count, None)
 }
 
-fn clusters_over(count: usize, tls: Option<TlsSpec>) -> Vec<Arc<Cluster>> {
+fn clusters_over(count: usize, tls: Option<TlsSpec>) -> Arc<[Arc<Cluster>]> {
     let tls = tls.map(Arc::new);
     let key = |i: usize| EndpointsKey(format!("service/default/app-{i}/80").into());
-    let specs = (0..count).map(|i| ClusterSpec {
+    let spec = |i| ClusterSpec {
         name: format!("httproute/default/app-{i}/rule/0").into(),
         backends: [BackendSpec::new(key(i), Protocol::Http1, tls.clone())].into(),
         connect_timeout: Duration::from_secs(1),
-    });
+    };
     let endpoint = |port| EndpointSpec { address: Address::Ip((Ipv4Addr::LOCALHOST, port).into()) };
     let endpoints =
         (0..count).map(|i| (key(i), EndpointsSpec::Addresses(vec![endpoint(1), endpoint(2)]))).collect();
     let resolver = Resolver::from_system().expect("/etc/resolv.conf can be used");
-    Clusters::new(resolver).reconcile(specs.collect(), endpoints)
+    Clusters::new(resolver).reconcile((0..count).map(spec).map(Planned::New).collect(), endpoints)
 }
 
 /// A socket that is bound to this address, as `control` tells it.
@@ -83,6 +87,20 @@ fn more(sockets: &[Socket], cluster: &Cluster) {
     sockets[0].listener.carried().expect(Carrier::Tcp);
 }
 
+/// One host with a rule that has a name.
+fn table() -> RoutingTable {
+    let mut listener = Listener::default();
+    let host = HostPattern::parse("app.home.test").expect("a valid host");
+    listener.hosts.entry(&host, Arc::default);
+    let mut socket = SocketTable::default();
+    socket.insert(&HostPattern::Any, listener);
+    let id = SocketId { gateway: GatewayId(0), port: 80, transport: Transport::Tcp };
+    let terms = Terms { name: Some("checkout".to_owned()), ..Terms::default() };
+    let name = RuleName::new("HTTPRoute", "default", "app-0", 0);
+    let rule = Rule { name, backends: Backends::default(), terms: terms.kept() };
+    RoutingTable::new(vec![(id, socket)], vec![Arc::new(rule)])
+}
+
 /// A registry with everything in it.
 pub fn registry() -> Registry {
     let server = Arc::new(Server::new());
@@ -112,9 +130,8 @@ pub fn registry() -> Registry {
         routes: 3,
         errors: 1,
         warnings: 2,
-        exposed: vec![("external".to_owned(), "app.home.test".to_owned())],
-        rules: vec![("httproute/default/app-0/rule/0".to_owned(), "checkout".to_owned())],
-        gateways: BTreeMap::new(),
+        table: table().into(),
+        gateways: BTreeMap::from([(0, "external".to_owned())]),
     });
     registry.set_sockets(sockets);
     server.initialized();

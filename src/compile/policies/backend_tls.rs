@@ -31,6 +31,8 @@ pub(in super::super) struct BackendTlsPolicies<'s> {
     /// The oldest first, then by namespace and name.
     judged: Vec<Judged<'s>>,
     winners: HashMap<Target<'s>, usize>,
+    /// Policies that were used since somebody last asked, and for which Gateways: by their places.
+    used: BTreeSet<(usize, usize)>,
 }
 
 struct Judged<'s> {
@@ -51,7 +53,7 @@ impl<'s> BackendTlsPolicies<'s> {
             let metadata = &entry.object.metadata;
             (metadata.creation_timestamp, metadata.key())
         });
-        let mut policies = Self { judged: Vec::new(), winners: HashMap::new() };
+        let mut policies = Self { judged: Vec::new(), winners: HashMap::new(), used: BTreeSet::new() };
         for entry in entries {
             policies.add(snapshot, entry, findings);
         }
@@ -98,19 +100,31 @@ impl<'s> BackendTlsPolicies<'s> {
         self.judged.push(judged);
     }
 
-    /// How TLS to a target is done, if a policy says so. Remembers that routes of these Gateways use it.
+    /// How TLS to a target is done, if a policy says so. Notes that a route of these Gateways uses it.
     pub fn find(&mut self, target: Target<'_>, gateways: &[usize]) -> Option<&TlsSpec> {
         if self.judged.is_empty() {
             return None;
         }
         let whole = Target { section: None, ..target };
-        for judged in &mut self.judged {
+        for (place, judged) in self.judged.iter().enumerate() {
             if judged.targets.iter().any(|of| *of == target || *of == whole) {
-                judged.ancestors.extend(gateways);
+                self.used.extend(gateways.iter().map(|gateway| (place, *gateway)));
             }
         }
         let winner = self.winners.get(&target).or_else(|| self.winners.get(&whole))?;
         Some(&self.judged[*winner].tls)
+    }
+
+    /// What was used since somebody last asked.
+    pub fn used(&mut self) -> Vec<(usize, usize)> {
+        std::mem::take(&mut self.used).into_iter().collect()
+    }
+
+    /// Remembers that routes of these Gateways use these policies.
+    pub fn credit(&mut self, used: &[(usize, usize)]) {
+        for &(place, gateway) in used {
+            self.judged[place].ancestors.insert(gateway);
+        }
     }
 
     /// What became of all policies, for each of the Gateways (namespace and name, by place) that uses one.
