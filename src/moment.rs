@@ -3,7 +3,7 @@
 //! A leaf that `listener`, `upstream` and `proxy` share. A request needs the time at its beginning, at its end, and
 //! when its connections begin to wait; reading the clock costs as much as looking up its route. So what a worker
 //! does between two sleeps happens at one moment, as in other proxies' event loops. That moment is as old as the
-//! worker's last sleep, or as [`MOST_READERS`] readings: well below a millisecond.
+//! worker's last sleep, or as 128 readings: well below a millisecond.
 
 use std::cell::Cell;
 use tokio::time::Instant;
