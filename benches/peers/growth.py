@@ -80,6 +80,7 @@ def of_idle(folder, log):
         clients = []
         for _ in range(CONNECTIONS):
             client = socket.create_connection(("127.0.0.1", port), 10)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if name == "TLS":
                 client = trusting.wrap_socket(client, server_hostname=run.HOST)
             client.sendall(f"GET / HTTP/1.1\r\nHost: {run.HOST}\r\n\r\n".encode())
