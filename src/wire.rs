@@ -10,8 +10,10 @@
 //! ```
 
 mod metered;
+mod spare;
 
 pub use metered::{Meter, Metered};
+pub use spare::Spare;
 
 use bytes::{Buf, BytesMut};
 use std::cell::{RefCell, RefMut};
@@ -47,20 +49,16 @@ const MOST_SPARE: usize = 16;
 thread_local! {
     /// A connection has an outbox only while something waits in it, so that one that is idle costs little, and one
     /// that writes needs not allocate.
-    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<BytesMut, MOST_SPARE> = const { Spare::new() };
 }
 
 fn take_spare() -> BytesMut {
-    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(OUTBOX))
+    SPARE.with(Spare::take).unwrap_or_else(|| BytesMut::with_capacity(OUTBOX))
 }
 
 fn give_back(outbox: BytesMut) {
     if (1..=LARGEST_SPARE).contains(&outbox.capacity()) {
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MOST_SPARE {
-                spare.push(outbox);
-            }
-        });
+        SPARE.with(|spare| spare.keep(outbox));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Field lines: what stands between a start line, or a last chunk, and the empty line.
 
+use crate::wire::Spare;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::cell::RefCell;
 
 /// A field line that is none: a name with forbidden characters, a value with control characters, no colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,24 +15,20 @@ const MOST_SPARE: usize = 64;
 
 thread_local! {
     /// Maps whose messages are through. Making one costs as much as reading a few fields into it.
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<HeaderMap, MOST_SPARE> = const { Spare::new() };
 }
 
 /// An empty map with room for about as many fields as a section of this size has, and for those that a gateway adds.
 pub fn map(section: &[u8]) -> HeaderMap {
-    let spare = SPARE.with_borrow_mut(Vec::pop);
+    let spare = SPARE.with(Spare::take);
     spare.unwrap_or_else(|| HeaderMap::with_capacity((section.len() / 32 + 6).min(128)))
 }
 
 /// Gives back the map of a message that is through, for the next one.
 pub fn give_back(mut map: HeaderMap) {
     if (1..=LARGEST_SPARE).contains(&map.capacity()) {
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MOST_SPARE {
-                map.clear();
-                spare.push(map);
-            }
-        });
+        map.clear();
+        SPARE.with(|spare| spare.keep(map));
     }
 }
 

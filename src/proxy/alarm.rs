@@ -3,7 +3,7 @@
 //! Nearly every wait ends before its limit. So a timer that is set stays set when the limit moves further away: it
 //! is looked at again when it goes off, which costs nothing per request.
 
-use std::cell::RefCell;
+use crate::wire::Spare;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -35,17 +35,16 @@ const MOST_SPARE: usize = 64;
 /// Timers for exchanges that come and go, one beside the other (HTTP/2's). One that was used is still set, so that it
 /// costs its next user nothing either.
 #[derive(Debug, Default)]
-pub struct Alarms(RefCell<Vec<Alarm>>);
+pub struct Alarms(Spare<Alarm, MOST_SPARE>);
 
 impl Alarms {
     pub fn take(&self) -> Alarm {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        self.0.take().unwrap_or_default()
     }
 
     pub fn keep(&self, alarm: Alarm) {
-        let mut spare = self.0.borrow_mut();
-        if alarm.0.is_some() && spare.len() < MOST_SPARE {
-            spare.push(alarm);
+        if alarm.0.is_some() {
+            self.0.keep(alarm);
         }
     }
 }
