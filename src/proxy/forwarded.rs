@@ -109,8 +109,9 @@ pub struct Hop<'a> {
 
 /// Prepares the request's headers for the upstream. Returns the client's address.
 pub fn prepare_request(headers: &mut HeaderMap, gateway: &Gateway, hop: Hop<'_>) -> IpAddr {
-    let client = client_address(headers, gateway, hop.peer);
     let trusted = gateway.trusted_hops > 0 || gateway.trusts(hop.peer);
+    // What is not believed is not looked for.
+    let client = if trusted { client_address(headers, gateway, hop.peer) } else { hop.peer };
     let kinds = remove(headers, |kind| match kind {
         Kind::Connection | Kind::Hop | Kind::Envoy => true,
         Kind::Claim | Kind::ForwardedFor => !trusted,
@@ -153,9 +154,6 @@ fn client_address(headers: &HeaderMap, gateway: &Gateway, peer: IpAddr) -> IpAdd
         return entries_from_the_right(headers).nth(hops).flatten().unwrap_or(peer);
     }
     let mut client = peer;
-    if !gateway.trusts(client) {
-        return client;
-    }
     let mut entries = entries_from_the_right(headers);
     // What is no address ends what can be believed.
     while gateway.trusts(client)
