@@ -202,9 +202,11 @@ impl Control {
     fn follow(&mut self, snapshot: Snapshot) {
         let began = Instant::now();
         let compiled = self.compile(&snapshot);
+        let some_stay = compiled.clusters.iter().any(|planned| planned.spec().is_none());
         let reports = self.install(compiled, began);
         info!("revision {} is live after {:.1?}", self.number, began.elapsed());
-        if !snapshot.endpoint_slices.is_same(&self.snapshot.endpoint_slices) {
+        // Clusters that are new have theirs already.
+        if some_stay && !snapshot.endpoint_slices.is_same(&self.snapshot.endpoint_slices) {
             self.update_endpoints(&snapshot);
         }
         let failed = self.open_missing();
