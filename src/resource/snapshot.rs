@@ -98,10 +98,10 @@ pub struct Entry<T> {
 
 /// All objects of one kind, sorted by namespace and name. Copies share them.
 #[derive(Debug)]
-pub struct Objects<T>(Arc<Kept<T>>);
+pub struct Objects<T>(Arc<List<T>>);
 
 #[derive(Debug, Clone)]
-struct Kept<T> {
+struct List<T> {
     entries: Vec<Entry<T>>,
     /// Objects whose names others have, too.
     duplicates: Vec<Diagnostic>,
@@ -117,7 +117,7 @@ impl<T> Clone for Objects<T> {
 
 impl<T> Default for Objects<T> {
     fn default() -> Self {
-        Self(Arc::new(Kept { entries: Vec::new(), duplicates: Vec::new(), index: OnceLock::new() }))
+        Self(Arc::new(List { entries: Vec::new(), duplicates: Vec::new(), index: OnceLock::new() }))
     }
 }
 
@@ -132,7 +132,7 @@ impl<T: Resource> Objects<T> {
     /// The object of this name; the namespace is empty for kinds without one.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Entry<T>> {
         let key = |entry: &Entry<T>| entry.object.metadata().key() == (namespace, name);
-        let Kept { entries, index, .. } = &*self.0;
+        let List { entries, index, .. } = &*self.0;
         index.get_or_init(|| Index::of(entries)).find(&(namespace, name), entries, key)
     }
 
@@ -179,7 +179,7 @@ impl<T: Resource> Objects<T> {
     where
         T: Clone,
     {
-        let Kept { entries, duplicates, index: _ } = Arc::make_mut(&mut self.0);
+        let List { entries, duplicates, index: _ } = Arc::make_mut(&mut self.0);
         entries.sort_by(|a, b| a.object.metadata().key().cmp(&b.object.metadata().key()));
         entries.dedup_by(|second, first| {
             let same = second.object.metadata().key() == first.object.metadata().key();
