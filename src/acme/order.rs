@@ -117,7 +117,30 @@ impl Orderer {
         }
         let mut order = account.order(url.clone()).await.ok()?;
         debug!("acme: the order {url} is taken up again");
+        self.take_back(&mut order, wanted).await;
         (order.state().status != OrderStatus::Invalid).then_some((order, pending))
+    }
+
+    /// Takes away the proofs of an earlier process that the authority has judged already: nobody else would.
+    async fn take_back(&self, order: &mut Order, wanted: &Wanted) {
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            if authorization.status == AuthorizationStatus::Pending {
+                continue;
+            }
+            let name = authorization.identifier().to_string();
+            let Some(proof) = wanted.names.get(&name) else { continue };
+            let Some(challenge) = kind(proof).and_then(|kind| authorization.challenge(kind)) else {
+                continue;
+            };
+            let bare = name.strip_prefix("*.").unwrap_or(&name);
+            // What is put is taken away when it is dropped, whoever put it first.
+            if let Err(error) =
+                self.prover.put(proof, bare, &challenge.token, &challenge.key_authorization()).await
+            {
+                debug!("acme: an old proof for {name} cannot be taken away: {error:#}");
+            }
+        }
     }
 
     async fn placed(
